@@ -1,0 +1,232 @@
+"""Algorithm 2 (MIRACLE) whole: train to the budgets, then encode a wave of blocks, freeze, refine, until none is left."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mrc_jax import candidates, train
+from mrc_jax.blocks import lanes_in_use, to_blocks
+from mrc_jax.container import Container, pack
+from mrc_jax.decode import coded_vector
+from mrc_jax.encode import select_blocks
+from mrc_jax.errors import NumericsError, UsageError
+from mrc_jax.objective import block_kl_nats, coded_blocks
+from mrc_jax.posterior import Coded, log_prior_scale_of_entries, prior_scale, round_scale
+from mrc_jax.train import Problem, State
+
+OVER_BUDGET = 0.1  # share of the budget by which blocks may exceed it, on average, when coding starts
+
+
+class Progress(NamedTuple):
+    """What a call of a compiled program left behind.
+
+    Attributes:
+      phase: 'train' or 'code'.
+      done, total: steps, or blocks.
+      metrics: of `train.train_step`; empty where no step was made.
+      budget_nats: the KL target of a block.
+    """
+
+    phase: str
+    done: int
+    total: int
+    metrics: dict[str, float]
+    budget_nats: float
+
+
+OnCall = Callable[[State, Progress], None]
+RunSteps = Callable[[State, int, bool], tuple[State, dict[str, chex.Array]]]
+
+
+def steps_on(problem: Problem, arrays: Any, data: Any) -> RunSteps:
+    """A function (state, steps, refining) -> (state, metrics) that trains on the data given.
+
+    Args:
+      problem, arrays: what is constant.
+      data: a tuple (inputs, targets) of arrays [examples, ...], which go to the device once; or an
+        iterable of such tuples, one a batch, that can be iterated again and again.
+    """
+    if isinstance(data, tuple):
+        data = jax.tree.map(jnp.asarray, data)
+        program = jax.jit(
+            partial(train.train_on_arrays, problem),
+            static_argnames=("steps", "refining"),
+            donate_argnums=1,
+        )
+        return lambda state, steps, refining: program(
+            arrays, state, data, steps=steps, refining=refining
+        )
+    batches = _endless(data)
+    fed = jax.jit(
+        partial(train.train_on_batches, problem), static_argnames="refining", donate_argnums=1
+    )
+
+    def run(state: State, steps: int, refining: bool) -> tuple[State, dict[str, chex.Array]]:
+        picked = [next(batches) for _ in range(steps)]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *picked)
+        return fed(arrays, state, stacked, refining=refining)
+
+    return run
+
+
+def train_to_budget(
+    problem: Problem, state: State, run_steps: RunSteps, on_call: OnCall | None = None
+) -> State:
+    """Trains until `recipe.steps` steps are done, from wherever the state stands.
+
+    Raises:
+      NumericsError: the loss is not finite.
+    """
+    recipe = problem.recipe
+    while (done := int(state.step)) < recipe.steps:
+        state, metrics = run_steps(state, min(recipe.steps_per_call, recipe.steps - done), False)
+        _report(problem, state, "train", int(state.step), recipe.steps, metrics, on_call)
+    return state
+
+
+def code_all(
+    problem: Problem,
+    arrays: Any,
+    state: State,
+    run_steps: RunSteps,
+    on_call: OnCall | None = None,
+) -> State:
+    """Codes every block that is not coded yet, wave by wave, refining after each.
+
+    Raises:
+      NumericsError: the budgets were not reached in training, or the loss is not finite.
+    """
+    blocks, wave = problem.header.blocks, problem.recipe.wave_blocks
+    code = jax.jit(partial(code_wave, problem), donate_argnums=1)
+    done = int(jnp.sum(coded_blocks(state.coded, problem.header.partition, arrays["order"])))
+    if done == 0:
+        state = freeze_scales(state)
+        _check_budget(problem, arrays, state)
+    order = block_order(problem, state)
+    while done < blocks:
+        ids = np.full(wave, blocks, np.uint32)  # beyond the last block: no block
+        ids[: min(wave, blocks - done)] = order[done : done + wave]
+        state, metrics = code(arrays, state, jnp.asarray(ids)), {}
+        done = min(done + wave, blocks)
+        if done < blocks and problem.recipe.refine_steps:
+            state, metrics = run_steps(state, problem.recipe.refine_steps, True)
+        _report(problem, state, "code", done, blocks, metrics, on_call)
+    return state
+
+
+def code_wave(problem: Problem, arrays: Any, state: State, blocks: chex.Array) -> State:
+    """Chooses an index for each block of a wave and fixes the blocks' entries at their values.
+
+    Args:
+      problem, arrays: what is constant.
+      state: before.
+      blocks: uint32[wave]; numbers from `header.blocks` on are left out.
+    """
+    header, partition = problem.header, problem.header.partition
+    sharing, params = problem.posterior.sharing, state.params
+    seed = jnp.uint32(header.seed)
+    scale = round_scale(jnp.exp(log_prior_scale_of_entries(params, sharing)))
+    columns = [
+        to_blocks(x, arrays["order"]["entry"], partition)[:, blocks]
+        for x in (params["mean"], params["log_variance"], scale)
+    ]
+    in_use = lanes_in_use(partition, blocks)
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), 0xFFFFFFFF)
+    index = select_blocks(
+        key,
+        *columns,
+        in_use,
+        seed,
+        blocks,
+        bits=header.bits,
+        codebook_blocks=header.codebook_blocks,
+        selection=problem.recipe.selection,
+    )
+    values = candidates.chosen_values(seed, blocks, index, columns[2], header.codebook_blocks)
+    lane = jnp.arange(partition.block_size, dtype=jnp.uint32)[:, None]
+    slot = (lane * np.uint32(partition.blocks) + blocks).astype(jnp.int32)
+    wanted = in_use & (blocks < header.blocks)
+    entry = jnp.where(wanted, arrays["order"]["entry"][slot], header.entries)
+    coded = Coded(
+        is_coded=state.coded.is_coded.at[entry].set(True, mode="drop"),
+        value=state.coded.value.at[entry].set(values, mode="drop"),
+    )
+    return state.replace(coded=coded, indices=state.indices.at[blocks].set(index, mode="drop"))
+
+
+def freeze_scales(state: State) -> State:
+    """Rounds the prior scales to what the file will hold; refining leaves them so."""
+    scale = jnp.log(prior_scale(state.params))
+    return state.replace(params={**state.params, "log_prior_scale": scale})
+
+
+def block_order(problem: Problem, state: State) -> np.ndarray:
+    """The order in which blocks are coded, uint32[blocks], by the state's key."""
+    key = jax.random.wrap_key_data(state.key, impl="threefry2x32")
+    order = jax.random.permutation(jax.random.fold_in(key, 0xFFFFFFFE), problem.header.blocks)
+    return np.asarray(order, np.uint32)
+
+
+def file_of(problem: Problem, state: State) -> bytes:
+    """The file of a state whose blocks are all coded; checks that its decoder finds the same weights."""
+    manifest = problem.posterior.sharing.manifest
+    scales = np.asarray(prior_scale(state.params)).view(np.uint32) >> 16
+    tensors = [t for t in manifest.tensors if not t.factor]
+    uncoded = b"".join(_little_endian(state.uncoded[t.path]) for t in tensors)
+    container = Container(
+        problem.header, scales.astype(np.uint16), uncoded, np.asarray(state.indices)
+    )
+    if not np.array_equal(coded_vector(container, manifest), np.asarray(state.coded.value)):
+        raise NumericsError("the decoder does not find the weights that were coded; report this")
+    return pack(container)
+
+
+def _little_endian(array: chex.Array) -> bytes:
+    values = np.asarray(array)
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _check_budget(problem: Problem, arrays: Any, state: State) -> None:
+    sharing, partition = problem.posterior.sharing, problem.header.partition
+    kl = np.asarray(block_kl_nats(state.params, sharing, partition, arrays["order"]))
+    excess = float(np.mean(np.maximum(kl - problem.budget_nats, 0)))
+    if not excess <= OVER_BUDGET * problem.budget_nats:
+        raise NumericsError(
+            f"after {int(state.step)} steps blocks are over their KL budget by "
+            f"{excess / math.log(2):.1f} bits on average: raise steps, beta_step or file_bytes"
+        )
+
+
+def _report(
+    problem: Problem,
+    state: State,
+    phase: str,
+    done: int,
+    total: int,
+    metrics: dict[str, chex.Array],
+    on_call: OnCall | None,
+) -> None:
+    values = {name: float(value) for name, value in metrics.items()}
+    if not math.isfinite(values.get("loss", 0.0)):
+        raise NumericsError(
+            f"the loss is not finite by step {int(state.step)}, at learning rate "
+            f"{problem.recipe.learning_rate:g}: lower the learning rate"
+        )
+    if on_call is not None:
+        on_call(state, Progress(phase, done, total, values, problem.budget_nats))
+
+
+def _endless(data: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        empty = True
+        for batch in data:
+            empty = False
+            yield batch
+        if empty:
+            raise UsageError("the data gave no batch: pass arrays, or an iterable that can restart")

@@ -1,0 +1,221 @@
+"""The .mrc file: write, parse, check. Every byte is described in docs/FORMAT.md."""
+
+import dataclasses
+import os
+import pathlib
+import struct
+import tempfile
+import zlib
+
+import numpy as np
+
+from mrc_jax import index_codes
+from mrc_jax.blocks import Partition
+from mrc_jax.errors import DataError, FormatError, UsageError
+from mrc_jax.manifest import MAX_BYTES, MAX_ENTRIES, MAX_TENSORS, Manifest, Reader, parse, varint
+
+MAGIC = b"MRC"
+VERSION = 1
+MAX_BITS = 30
+MAX_FILE_BYTES = 1 << 32
+MIN_SCALE, MAX_SCALE = 2.0**-100, 2.0**20
+_EMBEDDED = 1  # the flag that says that the manifest is in the file
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a file says before its payload.
+
+    Attributes:
+      manifest: the embedded manifest, or None where the user has to supply it.
+      fingerprint: of the manifest.
+      entries, groups, uncoded_bytes: as the manifest has them.
+      seed: of the shared randomness.
+      blocks: number of blocks.
+      bits: of an index; a block has 2**bits candidates.
+      codebook_blocks: consecutive blocks that share a codebook; 1 means independent candidates.
+      index_code: how indices are written.
+    """
+
+    manifest: Manifest | None
+    fingerprint: bytes
+    entries: int
+    groups: int
+    uncoded_bytes: int
+    seed: int
+    blocks: int
+    bits: int
+    codebook_blocks: int = 1
+    index_code: int = index_codes.FIXED
+
+    @classmethod
+    def of(cls, manifest: Manifest, embed: bool, **fields: int) -> "Header":
+        """A header for a manifest, embedded or not; `fields` are seed, blocks, bits and so on."""
+        return cls(
+            manifest=manifest if embed else None,
+            fingerprint=manifest.fingerprint,
+            entries=manifest.entries,
+            groups=len(manifest.coded),
+            uncoded_bytes=manifest.uncoded_bytes,
+            **fields,
+        )
+
+    @property
+    def partition(self) -> Partition:
+        """The partition of the coded vector."""
+        return Partition(self.entries, self.blocks)
+
+    @property
+    def data(self) -> bytes:
+        """The header's bytes."""
+        flags = (_EMBEDDED if self.manifest else 0) | self.index_code << 1
+        out = MAGIC + bytes([VERSION, flags])
+        if self.manifest:
+            out += varint(len(self.manifest.data)) + self.manifest.data
+        else:
+            out += self.fingerprint + varint(self.entries) + varint(self.groups)
+            out += varint(self.uncoded_bytes)
+        out += struct.pack("<IB", self.seed, self.bits)
+        return out + varint(self.blocks) + varint(self.codebook_blocks)
+
+
+@dataclasses.dataclass(frozen=True)
+class Container:
+    """A whole file.
+
+    Attributes:
+      header: see Header.
+      scales: uint16[groups], the prior scales as bfloat16 bit patterns.
+      uncoded: bytes of the uncoded tensors, little-endian, in manifest order.
+      indices: uint32[blocks].
+    """
+
+    header: Header
+    scales: np.ndarray
+    uncoded: bytes
+    indices: np.ndarray
+
+
+def scales_to_float(scales: np.ndarray) -> np.ndarray:
+    """bfloat16 bit patterns (uint16) as float32."""
+    return (scales.astype(np.uint32) << 16).view(np.float32)
+
+
+def parts(header: Header) -> dict[str, int]:
+    """Bytes of each part of a file with this header; they add up to its size."""
+    manifest = len(header.manifest.data) if header.manifest else 0
+    return {
+        "header": len(header.data) - manifest,
+        "manifest": manifest,
+        "scales": 2 * header.groups,
+        "uncoded": header.uncoded_bytes,
+        "indices": index_codes.fixed_bytes(header.blocks, header.bits),
+        "checksum": 4,
+    }
+
+
+def pack(container: Container) -> bytes:
+    """The file's bytes; raises UsageError for values that no file can hold."""
+    header = container.header
+    scales = np.asarray(container.scales, np.uint16)
+    try:
+        _check(header, scales)
+    except FormatError as error:
+        raise UsageError(f"cannot write the file: {error}") from None
+    if len(container.indices) != header.blocks or len(container.uncoded) != header.uncoded_bytes:
+        raise UsageError("cannot write the file: indices or uncoded bytes do not fit the header")
+    if header.blocks and int(np.max(container.indices)) >> header.bits:
+        raise UsageError(f"cannot write the file: an index has more than {header.bits} bits")
+    body = header.data + scales.astype("<u2").tobytes() + container.uncoded
+    body += index_codes.pack_fixed(container.indices, header.bits)
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def unpack(data: bytes) -> Container:
+    """Parses and checks a file; raises FormatError. Allocates in proportion to len(data) at most."""
+    if len(data) < 9 or data[:3] != MAGIC:
+        raise FormatError("not an .mrc file: it does not begin with 'MRC'")
+    if data[3] != VERSION:
+        raise FormatError(f"the file has format version {data[3]}; this reader knows {VERSION}")
+    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
+        raise FormatError("the file is damaged: its checksum does not match")
+    reader = Reader(data[:-4], "the file")
+    reader.take(4, "the magic")
+    header = _header(reader)
+    scales = np.frombuffer(reader.take(2 * header.groups, "the scales"), "<u2").astype(np.uint16)
+    _check(header, scales)
+    uncoded = reader.take(header.uncoded_bytes, "the uncoded tensors")
+    size = index_codes.fixed_bytes(header.blocks, header.bits)
+    payload = reader.take(size, "the indices")
+    reader.end()
+    indices = index_codes.unpack_fixed(payload, header.blocks, header.bits)
+    return Container(header, scales, uncoded, indices)
+
+
+def _header(reader: Reader) -> Header:
+    flags = reader.take(1, "the flags")[0]
+    if flags & ~_EMBEDDED:
+        raise FormatError(f"unknown flags {flags:#x}")
+    if flags & _EMBEDDED:
+        manifest = parse(reader.take(reader.varint(MAX_BYTES, "manifest length"), "the manifest"))
+        fingerprint, entries = manifest.fingerprint, manifest.entries
+        groups, uncoded_bytes = len(manifest.coded), manifest.uncoded_bytes
+    else:
+        manifest, fingerprint = None, reader.take(8, "the fingerprint")
+        entries = reader.varint(MAX_ENTRIES, "number of entries")
+        groups = reader.varint(MAX_TENSORS, "number of groups")
+        uncoded_bytes = reader.varint(MAX_FILE_BYTES, "uncoded bytes")
+    seed, bits = struct.unpack("<IB", reader.take(5, "the seed"))
+    blocks = reader.varint(MAX_ENTRIES, "number of blocks")
+    codebook_blocks = reader.varint(MAX_ENTRIES, "codebook sharing")
+    return Header(
+        manifest, fingerprint, entries, groups, uncoded_bytes, seed, blocks, bits, codebook_blocks
+    )
+
+
+def _check(header: Header, scales: np.ndarray) -> None:
+    if not 1 <= header.bits <= MAX_BITS:
+        raise FormatError(f"{header.bits} bits an index; 1 to {MAX_BITS} are possible")
+    if not 1 <= header.groups <= header.entries:
+        raise FormatError(f"{header.groups} groups for {header.entries} coded entries")
+    if not 1 <= header.blocks <= header.entries:
+        raise FormatError(f"{header.blocks} blocks for {header.entries} coded entries")
+    if not 1 <= header.codebook_blocks <= header.blocks:
+        raise FormatError(f"{header.codebook_blocks} blocks a codebook, of {header.blocks} blocks")
+    values = scales_to_float(scales)
+    if len(values) != header.groups or not np.all((values >= MIN_SCALE) & (values <= MAX_SCALE)):
+        raise FormatError("a prior scale is not between 2^-100 and 2^20")
+
+
+def read(path: str | os.PathLike[str]) -> bytes:
+    """A file's bytes; DataError where it cannot be read, FormatError where it is too large."""
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise FormatError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+            return file.read()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read it ({error.strerror})") from None
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file atomically and durably: after an error the old file, or none, is there."""
+    target = pathlib.Path(path)
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", delete=False) as file:
+            temporary = pathlib.Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+        directory = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise DataError(f"{path}: cannot write it ({error.strerror}); is the disk full?") from None

@@ -1,0 +1,139 @@
+"""Chooses an index for each block from the log-weights of its candidates, streamed over chunks of them."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mrc_jax import candidates
+from mrc_jax.blocks import Partition, entry_of_slot, lanes_in_use, to_blocks
+from mrc_jax.posterior import round_scale
+
+_LANES = 1 << 21  # candidate-lanes worked on at a time, whatever K is
+
+
+def select(
+    key: chex.PRNGKey,
+    a: chex.Array,
+    c: chex.Array,
+    seed: chex.Array,
+    block: chex.Array,
+    *,
+    bits: int,
+    codebook_blocks: int = 1,
+    selection: str = "sample",
+    chunk: int = 0,
+) -> chex.Array:
+    """The chosen index of one block, uint32, with probability softmax(log_weights) (Gumbel-max).
+
+    Memory does not grow with 2**bits, and the index does not depend on `chunk`.
+
+    Args:
+      key: the encoder's own; the block's noise is that of fold_in(key, block).
+      a, c: float32[block_size], of `candidates.coefficients`, zero in lanes not in use.
+      seed, block: uint32 scalars.
+      bits: log2 of the number of candidates.
+      codebook_blocks: consecutive blocks that share a codebook.
+      selection: 'sample' or 'argmax'.
+      chunk: candidates of a chunk, a power of two; 0 chooses.
+    """
+    size = a.shape[0]
+    chunk = min(chunk or max(256, 1 << (_LANES // size).bit_length() - 1), 1 << bits)
+    noise_key = jax.random.bits(jax.random.fold_in(key, block), (2,), jnp.uint32)
+    c = candidates.signed(seed, block, c, codebook_blocks)
+    codebook = block // np.uint32(codebook_blocks)
+
+    def step(i: chex.Array, best: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
+        candidate = i.astype(jnp.uint32) * np.uint32(chunk) + jnp.arange(chunk, dtype=jnp.uint32)
+        score = candidates.log_weights(seed, codebook, candidate, a, c)
+        if selection == "sample":
+            score = score + candidates.gumbel(noise_key, candidate)
+        place = jnp.argmax(score)
+        better = score[place] > best[0]
+        return (
+            jnp.where(better, score[place], best[0]),
+            jnp.where(better, candidate[place], best[1]),
+        )
+
+    start = (jnp.full((), -jnp.inf, jnp.float32), jnp.zeros((), jnp.uint32))
+    return jax.lax.fori_loop(0, (1 << bits) // chunk, step, start)[1]
+
+
+def select_blocks(
+    key: chex.PRNGKey,
+    mean: chex.Array,
+    log_variance: chex.Array,
+    prior_scale: chex.Array,
+    in_use: chex.Array,
+    seed: chex.Array,
+    block: chex.Array,
+    *,
+    chunk: int = 0,
+    **options: int | str,
+) -> chex.Array:
+    """The chosen indices, uint32[blocks], of blocks given as arrays [block_size, blocks].
+
+    Args:
+      key: as in `select`.
+      mean, log_variance, prior_scale: float32[block_size, blocks]; scales are bfloat16 values.
+      in_use: bool[block_size, blocks].
+      seed: uint32 scalar.
+      block: uint32[blocks], the blocks' numbers.
+      chunk: candidates of a chunk, a power of two; 0 chooses.
+      **options: bits, codebook_blocks and selection of `select`.
+    """
+    a, c = candidates.coefficients(mean, log_variance, prior_scale)
+    a, c = (jnp.where(in_use, x, 0).T for x in (a, c))
+    size, count = mean.shape
+    wave = max(1, min(count, (1 << 13) // size))  # of 256 candidates they stay within _LANES
+    chunk = chunk or max(256, 1 << (_LANES // (size * wave)).bit_length() - 1)
+    one = partial(select, key, seed=seed, chunk=chunk, **options)  # type: ignore[arg-type]
+    return jax.lax.map(lambda x: one(x[0], x[1], block=x[2]), (a, c, block), batch_size=wave)
+
+
+def encode_blocks(
+    key: chex.PRNGKey,
+    mean: chex.Array,
+    log_variance: chex.Array,
+    prior_scale: chex.Array,
+    seed: chex.Array,
+    *,
+    bits: int,
+    block_size: int,
+    codebook_blocks: int = 1,
+    selection: str = "sample",
+) -> chex.Array:
+    """Codes a whole vector: uint32[ceil(entries / block_size)] indices; `decode_blocks` undoes it.
+
+    Pure and traceable: it may stand under the caller's jit, vmap and shard_map, compiles once and
+    moves nothing to the host.
+
+    Args:
+      key: private randomness.
+      mean, log_variance: float32[entries].
+      prior_scale: scalar or float32[entries]; rounded to bfloat16.
+      seed: uint32, shared with the decoder.
+      bits: log2 of the number of candidates of a block.
+      block_size: entries of a block.
+      codebook_blocks, selection: see Recipe.
+    """
+    chex.assert_equal_shape([mean, log_variance])
+    entries = mean.shape[0]
+    partition = Partition(entries, -(-entries // block_size))
+    seed = jnp.asarray(seed, jnp.uint32)
+    entry = entry_of_slot(partition, seed, jnp.arange(entries, dtype=jnp.uint32))
+    scale = jnp.broadcast_to(round_scale(prior_scale), mean.shape)
+    arranged = [to_blocks(x, entry, partition) for x in (mean, log_variance, scale)]
+    block = jnp.arange(partition.blocks, dtype=jnp.uint32)
+    return select_blocks(
+        key,
+        *arranged,
+        lanes_in_use(partition, block),
+        seed,
+        block,
+        bits=bits,
+        codebook_blocks=codebook_blocks,
+        selection=selection,
+    )

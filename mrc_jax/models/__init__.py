@@ -1,0 +1,1 @@
+"""Networks of the experiments: plain linen modules, quick on CPU inside a scan."""

@@ -1,0 +1,77 @@
+"""The objective of Algorithm 2 (MIRACLE): expected loss plus the beta-weighted KL of the blocks not yet coded."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from mrc_jax.blocks import Partition, to_blocks
+from mrc_jax.gaussian import kl_nats
+from mrc_jax.posterior import Coded, Parameters, log_prior_scale_of_entries
+from mrc_jax.sharing import Sharing
+
+
+def block_kl_nats(
+    parameters: Parameters, sharing: Sharing, partition: Partition, order: Any
+) -> chex.Array:
+    """KL(q || p) of each block, float32[blocks].
+
+    Args:
+      parameters: of the posterior.
+      sharing: gives each entry its prior scale.
+      partition: the blocks.
+      order: of `slot_order`.
+    """
+    log_scale = log_prior_scale_of_entries(parameters, sharing)
+    kl = kl_nats(parameters["mean"], parameters["log_variance"], log_scale)
+    return jnp.sum(_reorder(kl, order, partition), axis=0)
+
+
+def slot_order(partition: Partition, seed: int) -> dict[str, chex.Array]:
+    """The permutation and its inverse as int32[entries] arrays: `entry` of a slot, `slot` of an entry."""
+    from mrc_jax.blocks import entry_of_slot, slot_of_entry
+
+    numbers = jnp.arange(partition.entries, dtype=jnp.uint32)
+    return {
+        "entry": entry_of_slot(partition, jnp.uint32(seed), numbers).astype(jnp.int32),
+        "slot": slot_of_entry(partition, jnp.uint32(seed), numbers).astype(jnp.int32),
+    }
+
+
+def penalty_nats(betas: chex.Array, kl: chex.Array, coded: chex.Array | None = None) -> chex.Array:
+    """sum over blocks not yet coded of betas * KL.
+
+    Args:
+      betas, kl: float32[blocks].
+      coded: bool[blocks], True where a block is coded.
+    """
+    weighted = betas * kl
+    return jnp.sum(weighted if coded is None else jnp.where(coded, 0, weighted))
+
+
+def coded_blocks(coded: Coded, partition: Partition, order: Any) -> chex.Array:
+    """bool[blocks]: which blocks are coded (lane 0 of every block is in use)."""
+    return to_blocks(coded.is_coded, order["entry"], partition)[0]
+
+
+@jax.custom_vjp
+def _permuted(values: chex.Array, order: Any) -> chex.Array:
+    return values[order["entry"]]
+
+
+def _permuted_forward(values: chex.Array, order: Any) -> tuple[chex.Array, Any]:
+    return _permuted(values, order), order
+
+
+def _permuted_backward(order: Any, gradient: chex.Array) -> tuple[chex.Array, None]:
+    return gradient[order["slot"]], None
+
+
+_permuted.defvjp(_permuted_forward, _permuted_backward)
+
+
+def _reorder(values: chex.Array, order: Any, partition: Partition) -> chex.Array:
+    """`to_blocks` whose gradient gathers instead of scattering."""
+    padded = jnp.pad(_permuted(values, order), (0, partition.slots - partition.entries))
+    return padded.reshape(partition.block_size, partition.blocks)

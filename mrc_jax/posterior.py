@@ -1,0 +1,172 @@
+"""The Gaussian posterior around any network: a Flax module that holds it, and pure functions on its parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mrc_jax import sharing as sharing_lib
+from mrc_jax.errors import UsageError
+from mrc_jax.sharing import Sharing
+
+Parameters = Mapping[str, chex.Array]  # mean, log_variance: [entries]; log_prior_scale: [groups]
+
+
+@chex.dataclass(frozen=True)
+class Coded:
+    """The entries that are coded and so fixed.
+
+    Attributes:
+      is_coded: bool[entries].
+      value: float32[entries], the decoded value where is_coded.
+    """
+
+    is_coded: chex.Array
+    value: chex.Array
+
+    @classmethod
+    def none(cls, entries: int) -> "Coded":
+        """Nothing is coded yet."""
+        return cls(is_coded=jnp.zeros(entries, bool), value=jnp.zeros(entries, jnp.float32))
+
+
+class Posterior(nn.Module):
+    """q over the weights of `net`; applying it applies the network with one sample of them.
+
+    Variables: 'params' holds mean and log_variance [entries] and log_prior_scale [groups];
+    'sharing' the index arrays of the sharing; 'uncoded' the leaves that are not coded, by path, the
+    network's collections other than 'params' among them (make 'uncoded' mutable to let batch
+    statistics move). Samples draw from the rng stream 'posterior'; all other streams go on to the
+    network.
+
+    Attributes:
+      net: a linen module, or a pure function `apply(tree, *args, **kwargs)`.
+      sharing: of the tree that `net` takes: a module's variables, a function's first argument.
+      log_std_init, prior_scale_init: see Recipe.
+    """
+
+    net: Any
+    sharing: Sharing
+    log_std_init: float = -5.0
+    prior_scale_init: float = 0.1353352832366127
+
+    @nn.compact
+    def __call__(
+        self, *args: Any, coded: Coded | None = None, sample: bool = True, **kwargs: Any
+    ) -> Any:
+        """Applies the network.
+
+        Args:
+          *args, **kwargs: of the network.
+          coded: entries that are fixed already.
+          sample: whether to draw the weights, or use the mean.
+
+        Returns:
+          What the network returns.
+        """
+        net = self.net.clone(parent=None) if isinstance(self.net, nn.Module) else self.net
+        if self.is_initializing():
+            self._create(net, args, kwargs)
+        get = self.get_variable
+        parameters = {n: get("params", n) for n in ("mean", "log_variance", "log_prior_scale")}
+        key = self.make_rng("posterior") if sample else None
+        entries = sample_entries(parameters, key, coded)
+        uncoded = [get("uncoded", t.path) for t in self.sharing.manifest.tensors if not t.factor]
+        index_arrays = self.variables.get("sharing", {})
+        tree = sharing_lib.expand(self.sharing, index_arrays, entries, uncoded)
+        if not isinstance(net, nn.Module):
+            return net(tree, *args, **kwargs)
+        rngs = {name: self.make_rng(name) for name in self.scope.rngs if name not in _OWN_STREAMS}
+        others = [name for name in tree if name != "params"]
+        if not others or not self.is_mutable_collection("uncoded"):
+            return net.apply(tree, *args, rngs=rngs, **kwargs)
+        out, updated = net.apply(tree, *args, rngs=rngs, mutable=others, **kwargs)
+        self._store_uncoded({**tree, **updated})
+        return out
+
+    def _create(self, net: Any, args: Any, kwargs: Any) -> None:
+        if not isinstance(net, nn.Module):
+            raise UsageError(
+                "a pure apply function has no init: make the variables with init_variables"
+            )
+        tree = net.init(self.make_rng("params"), *args, **kwargs)
+        variables = init_variables(self.sharing, tree, self.log_std_init, self.prior_scale_init)
+        for collection, values in variables.items():
+            for name, value in values.items():
+                self.put_variable(collection, name, value)
+
+    def _store_uncoded(self, tree: Any) -> None:
+        leaves = sharing_lib.uncoded_leaves(self.sharing, tree)
+        tensors = [t for t in self.sharing.manifest.tensors if not t.factor]
+        for tensor, leaf in zip(tensors, leaves, strict=True):
+            self.put_variable("uncoded", tensor.path, leaf)
+
+
+_OWN_STREAMS = ("posterior", "params")
+
+
+def init_variables(
+    sharing: Sharing, tree: Any, log_std_init: float = -5.0, prior_scale_init: float = 0.135
+) -> dict[str, Any]:
+    """The variables of `Posterior` with its means at a parameter tree.
+
+    Args:
+      sharing: of the tree.
+      tree: initial weights, as `net` takes them.
+      log_std_init: log of every standard deviation.
+      prior_scale_init: every prior scale.
+    """
+    manifest, maps = sharing.manifest, sharing_lib.maps(sharing)
+    maps = jax.tree.map(jnp.asarray, maps)
+    leaves = sharing_lib.uncoded_leaves(sharing, tree)
+    tensors = [t for t in manifest.tensors if not t.factor]
+    entries, groups = manifest.entries, len(manifest.coded)
+    params = {
+        "mean": sharing_lib.collapse(sharing, maps, tree),
+        "log_variance": jnp.full(entries, 2 * log_std_init, jnp.float32),
+        "log_prior_scale": jnp.full(groups, jnp.log(prior_scale_init), jnp.float32),
+    }
+    uncoded = {t.path: jnp.asarray(x) for t, x in zip(tensors, leaves, strict=True)}
+    return {"params": params, "sharing": maps, "uncoded": uncoded}
+
+
+def sample_entries(
+    parameters: Parameters, key: chex.PRNGKey | None, coded: Coded | None = None
+) -> chex.Array:
+    """One sample of the coded vector, float32[entries].
+
+    Args:
+      parameters: of the posterior.
+      key: consumed; None gives the mean.
+      coded: entries that keep their coded value.
+    """
+    entries = parameters["mean"]
+    if key is not None:
+        noise = jax.random.normal(key, entries.shape, jnp.float32)
+        entries = entries + jnp.exp(0.5 * parameters["log_variance"]) * noise
+    return entries if coded is None else jnp.where(coded.is_coded, coded.value, entries)
+
+
+def prior_scale(parameters: Parameters) -> chex.Array:
+    """The prior scales, float32[groups], rounded to bfloat16 and within the file's bounds."""
+    scale = jnp.clip(jnp.exp(parameters["log_prior_scale"]), 2.0**-100, 2.0**20)
+    return round_scale(scale)
+
+
+def round_scale(scale: chex.Array) -> chex.Array:
+    """Rounds to the nearest bfloat16 by integers, so that no compiler can leave it out."""
+    bits = jax.lax.bitcast_convert_type(jnp.asarray(scale, jnp.float32), jnp.uint32)
+    bits = bits + jnp.uint32(0x7FFF) + ((bits >> 16) & jnp.uint32(1))
+    return jax.lax.bitcast_convert_type(bits & jnp.uint32(0xFFFF0000), jnp.float32)
+
+
+def log_prior_scale_of_entries(parameters: Parameters, sharing: Sharing) -> chex.Array:
+    """float32[entries]: the log prior scale of each entry."""
+    sizes = [t.entries for t in sharing.manifest.coded]
+    scale = parameters["log_prior_scale"]
+    pieces = [jnp.broadcast_to(scale[g], (size,)) for g, size in enumerate(sizes)]
+    return jnp.concatenate(pieces)
+

@@ -1,0 +1,74 @@
+"""The recipe: every setting of training and coding, typed and checked once."""
+
+import dataclasses
+import math
+
+from mrc_jax.errors import UsageError
+
+SELECTIONS = ("sample", "argmax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Settings of one compression.
+
+    Attributes:
+      bits: bits of an index, 1 to 30; 0 lets `budget.plan` choose.
+      block_size: entries of a block; 0 lets `budget.plan` choose.
+      codebook_blocks: consecutive blocks that share a codebook; 1 means independent candidates.
+      embed_manifest: whether the file holds its manifest or the reader has to have it.
+      sharing: (path pattern, factor) pairs, see `sharing.make_sharing`.
+      uncoded: path patterns of tensors stored as they are.
+      slack_nats: KL of a block beyond its index's bits (the paper's t is -slack_nats).
+      selection: 'sample' (the paper's importance sampling) or 'argmax' (biased).
+      steps: training steps before the first block is coded.
+      refine_steps: training steps after each wave.
+      wave_blocks: blocks coded between refine steps (Algorithm 2: 1).
+      batch_size: examples of a step.
+      learning_rate, final_learning_rate: Adam's, at the start and, by a cosine, after `steps`.
+      refine_learning_rate: Adam's while refining.
+      beta_init: every block's KL multiplier at the start (the paper's epsilon_beta0).
+      beta_step: a step multiplies or divides betas by 1 + beta_step (the paper's epsilon_beta).
+      log_std_init: log of q's standard deviation at the start.
+      prior_scale_init: every group's prior scale at the start.
+      steps_per_call: steps of one call of the compiled training program.
+    """
+
+    bits: int = 0
+    block_size: int = 0
+    codebook_blocks: int = 1
+    embed_manifest: bool = True
+    sharing: tuple[tuple[str, int], ...] = ()
+    uncoded: tuple[str, ...] = ()
+    slack_nats: float = 0.0
+    selection: str = "sample"
+    steps: int = 10_000
+    refine_steps: int = 10
+    wave_blocks: int = 1
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 3e-4
+    refine_learning_rate: float = 3e-4
+    beta_init: float = 1e-6
+    beta_step: float = 5e-4
+    log_std_init: float = -5.0
+    prior_scale_init: float = math.exp(-2)
+    steps_per_call: int = 500
+
+    def __post_init__(self) -> None:
+        """Raises UsageError naming the first field that is impossible."""
+        at_least = {
+            "bits": 0, "block_size": 0, "codebook_blocks": 1, "steps": 1, "refine_steps": 0,
+            "wave_blocks": 1, "batch_size": 1, "steps_per_call": 1,
+        }  # fmt: skip
+        for name, minimum in at_least.items():
+            if getattr(self, name) < minimum:
+                raise UsageError(f"{name} = {getattr(self, name)}: must be at least {minimum}")
+        if self.bits > 30:
+            raise UsageError(f"bits = {self.bits}: an index has at most 30 bits")
+        positive = ("learning_rate", "final_learning_rate", "refine_learning_rate")
+        for name in (*positive, "beta_init", "beta_step", "prior_scale_init"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} = {getattr(self, name)}: must be positive and finite")
+        if self.selection not in SELECTIONS:
+            raise UsageError(f"selection = {self.selection!r}: must be one of {SELECTIONS}")

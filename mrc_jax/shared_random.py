@@ -1,0 +1,182 @@
+"""Numbers that encoder and decoder both can make: Threefry-2x32-20 on explicit counters, and what is built on it.
+
+Every function takes NumPy or JAX arrays and gives the same integers for both (docs/FORMAT.md, "Shared
+randomness"). Threefry is Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+"""
+
+import enum
+import functools
+import hashlib
+import importlib.resources
+from typing import Any
+
+import numpy as np
+
+from mrc_jax.errors import FormatError
+
+Array = Any  # a NumPy or JAX array
+TAG = 0x6D726300  # high word of every key; jax.random.key(seed) has 0 there
+TABLE_SHA256 = "1ea009ce409dac97"  # how the normal table's SHA-256 begins
+TABLE_UNIT = 4096  # the table holds rint(4096 * standard-normal quantile)
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+class Stream(enum.IntEnum):
+    """What a family of counters is used for; the low byte of the key's first word."""
+
+    CANDIDATES = 0
+    BLOCKS = 1
+    SHARING = 2
+    SHARING_SIGNS = 3
+    CODEBOOK_SIGNS = 4
+    BATCHES = 5
+
+
+def namespace(*arrays: Array) -> Any:
+    """Returns the array module, numpy or jax.numpy, that the arguments belong to."""
+    if all(isinstance(a, np.ndarray | np.generic | int) for a in arrays):
+        return np
+    import jax.numpy as jnp
+
+    return jnp
+
+
+def threefry(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Threefry-2x32 with 20 rounds: two uint32 words for each counter.
+
+    Args:
+      key: two uint32 scalars or arrays.
+      counter: two uint32 arrays; all four broadcast together.
+    """
+    xp = namespace(*key, *counter)
+    k0, k1 = (xp.asarray(k, np.uint32) for k in key)
+    schedule = (k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA))
+    with np.errstate(over="ignore"):  # NumPy warns when 0-d integers wrap
+        x0, x1 = counter[0] + k0, counter[1] + k1
+        for group in range(5):
+            for rotation in _ROTATIONS[group % 2]:
+                x0 = x0 + x1
+                x1 = (x1 << np.uint32(rotation)) | (x1 >> np.uint32(32 - rotation))
+                x1 = x1 ^ x0
+            x0 = x0 + schedule[(group + 1) % 3]
+            x1 = x1 + (schedule[(group + 2) % 3] + np.uint32(group + 1))
+    return x0, x1
+
+
+def stream_key(seed: Array, stream: Stream) -> tuple[Array, Array]:
+    """The Threefry key of a stream: (tag + stream, seed)."""
+    return np.uint32(TAG + stream), namespace(seed).asarray(seed).astype(np.uint32)
+
+
+@functools.cache
+def normal_table() -> np.ndarray:
+    """The int16[65536] table rint(4096 * ndtri((i + 0.5) / 65536)), checked by its hash."""
+    data = importlib.resources.files("mrc_jax").joinpath("data/normal_table.bin").read_bytes()
+    if not hashlib.sha256(data).hexdigest().startswith(TABLE_SHA256):
+        raise FormatError(
+            "mrc_jax/data/normal_table.bin: the normal table is damaged; install mrc_jax again"
+        )
+    table = np.frombuffer(data, "<i2").astype(np.int16)
+    table.flags.writeable = False
+    return table
+
+
+def quantiles(seed: Array, codebook: Array, candidate: Array, block_size: int) -> Array:
+    """Standard-normal draws in units of 1/4096: int16[block_size, ...].
+
+    Lane l of a candidate takes 16 bits of the counter (candidate, codebook * quads + l // 4), where
+    quads = ceil(block_size / 4).
+
+    Args:
+      seed: the file's seed, uint32.
+      codebook, candidate: uint32 arrays that broadcast to the shape [...].
+      block_size: lanes of a candidate.
+    """
+    xp = namespace(seed, codebook, candidate)
+    quads = -(-block_size // 4)
+    shape = np.broadcast_shapes(codebook.shape, candidate.shape)
+    lead = (quads,) + (1,) * len(shape)
+    quad = xp.arange(quads, dtype=np.uint32).reshape(lead)
+    row = codebook.astype(np.uint32) * np.uint32(quads) + quad
+    words = threefry(stream_key(seed, Stream.CANDIDATES), (candidate.astype(np.uint32), row))
+    if xp is not np:  # or XLA computes every Threefry call once for each of its four lanes
+        import jax
+
+        words = jax.lax.optimization_barrier(words)
+    low, high = np.uint32(0xFFFF), np.uint32(16)
+    lanes = xp.stack([f for w in words for f in (w & low, w >> high)], axis=1)
+    lanes = lanes.reshape((4 * quads, *shape))[:block_size]
+    table = normal_table() if xp is np else xp.asarray(normal_table())
+    return xp.take(table, lanes.astype(np.int32), axis=0)
+
+
+def sign_bits(seed: Array, stream: Stream, row: Array, count: int) -> Array:
+    """Random bits, bool[..., count]: bit i of a row is bit i % 64 of the counter (i // 64, row).
+
+    Args:
+      seed: the file's seed, uint32.
+      stream: SHARING_SIGNS (row: the tensor) or CODEBOOK_SIGNS (row: the block).
+      row: uint32[...].
+      count: bits of each row.
+    """
+    xp = namespace(seed, row)
+    word = xp.arange(-(-count // 64), dtype=np.uint32)
+    words = threefry(stream_key(seed, stream), (word, row.astype(np.uint32)[..., None]))
+    both = xp.stack(words, axis=-1)[..., None]
+    bits = (both >> xp.arange(32, dtype=np.uint32)) & np.uint32(1)
+    return bits.reshape((*row.shape, -1))[..., :count].astype(bool)
+
+
+def permute(index: Array, size: int, seed: Array, stream: Stream, row: int = 0) -> Array:
+    """Where a keyed bijection of 0 .. size - 1 sends each index (uint32, any shape)."""
+    return _walk(index, size, _feistel_key(size, seed, stream, row), 1)
+
+
+def unpermute(index: Array, size: int, seed: Array, stream: Stream, row: int = 0) -> Array:
+    """The inverse of `permute`."""
+    return _walk(index, size, _feistel_key(size, seed, stream, row), -1)
+
+
+def _feistel_key(size: int, seed: Array, stream: Stream, row: int) -> tuple[Array, Array]:
+    """Two words a round: eight rounds up to 16-bit indices (few bits mix slowly), four above."""
+    rounds = namespace(seed).arange(8 if size <= 1 << 16 else 4, dtype=np.uint32)
+    return threefry(stream_key(seed, stream), (rounds, np.uint32(row)))
+
+
+def _walk(index: Array, size: int, key: tuple[Array, Array], direction: int) -> Array:
+    """Applies the Feistel network until the value is below size (cycle walking)."""
+    xp = namespace(index, *key)
+    x = _feistel(index.astype(np.uint32), size, key, direction)
+    if xp is np:
+        shape, x = x.shape, x.ravel()
+        (outside,) = np.nonzero(x >= size)
+        while outside.size:
+            x[outside] = _feistel(x[outside], size, key, direction)
+            outside = outside[x[outside] >= size]
+        return x.reshape(shape)
+    import jax
+
+    last = np.uint32(size - 1)
+    return jax.lax.while_loop(
+        lambda x: xp.any(x > last),
+        lambda x: xp.where(x > last, _feistel(x, size, key, direction), x),
+        x,
+    )
+
+
+def _feistel(x: Array, size: int, key: tuple[Array, Array], direction: int) -> Array:
+    """An unbalanced Feistel network on integers of as many bits as size - 1 has, at least two.
+
+    Even rounds change the high half, odd ones the low half.
+    """
+    bits = max(2, (size - 1).bit_length())
+    low_bits = bits // 2
+    low_mask = np.uint32((1 << low_bits) - 1)
+    for i in range(key[0].shape[0])[::direction]:
+        change_high = i % 2 == 0
+        half = x & low_mask if change_high else x >> np.uint32(low_bits)
+        mixed = (half + key[0][i]) * np.uint32(0x9E3779B1)
+        mixed = (mixed ^ (mixed >> np.uint32(15))) * (key[1][i] | np.uint32(1))
+        mixed = mixed >> np.uint32(32 - (bits - low_bits if change_high else low_bits))
+        x = x ^ (mixed << np.uint32(low_bits) if change_high else mixed)
+    return x

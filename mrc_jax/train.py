@@ -1,0 +1,213 @@
+"""Training a posterior to its KL budgets: one jitted, scanned program (MIRACLE, Algorithm 2, variational updates)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mrc_jax.budget import budget_nats, update_betas
+from mrc_jax.container import Header
+from mrc_jax.objective import block_kl_nats, coded_blocks, penalty_nats, slot_order
+from mrc_jax.posterior import Coded, Posterior
+from mrc_jax.recipe import Recipe
+from mrc_jax.shared_random import Stream, permute
+
+Loss = Callable[[Any, Any], chex.Array]  # (outputs, targets) -> nats, a mean or one per example
+
+
+@chex.dataclass(frozen=True)
+class State:
+    """All that training and coding change; a pytree.
+
+    Attributes:
+      step: int32, training steps done.
+      key: raw private key data, uint32[...].
+      params: of the posterior.
+      uncoded: the posterior's 'uncoded' collection.
+      opt_state: of Adam.
+      betas: float32[blocks].
+      coded: the entries coded so far.
+      indices: uint32[blocks], chosen so far.
+    """
+
+    step: chex.Array
+    key: chex.Array
+    params: Any
+    uncoded: Any
+    opt_state: Any
+    betas: chex.Array
+    coded: Coded
+    indices: chex.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What training does not change.
+
+    Attributes:
+      posterior: the module.
+      loss: of (outputs, targets).
+      header: the plan of the file.
+      recipe: the settings.
+      net_kwargs: keyword arguments of the network in training, as a tuple of pairs.
+    """
+
+    posterior: Posterior
+    loss: Loss
+    header: Header
+    recipe: Recipe
+    net_kwargs: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def budget_nats(self) -> float:
+        """KL target of a block."""
+        return budget_nats(self.header, self.recipe)
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam, its rate falling by a cosine until the first block is coded, then constant."""
+        recipe = self.recipe
+        cosine = optax.cosine_decay_schedule(
+            recipe.learning_rate, recipe.steps, recipe.final_learning_rate / recipe.learning_rate
+        )
+        after = optax.constant_schedule(recipe.refine_learning_rate)
+        return optax.adam(optax.join_schedules([cosine, after], [recipe.steps]))
+
+    def index_arrays(self, sharing: Any) -> dict[str, Any]:
+        """The constant arrays that the compiled programs take as an argument.
+
+        Args:
+          sharing: the posterior's 'sharing' collection.
+        """
+        order = jax.jit(slot_order, static_argnums=(0, 1))(self.header.partition, self.header.seed)
+        return {"sharing": sharing, "order": order}
+
+
+def init_state(problem: Problem, variables: Any, key: chex.PRNGKey) -> State:
+    """The state before the first step, from the posterior's variables."""
+    blocks, entries = problem.header.blocks, problem.header.entries
+    params = variables["params"]
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.bits(key, (2,), jnp.uint32),
+        params=params,
+        uncoded=variables.get("uncoded", {}),
+        opt_state=problem.optimizer.init(params),
+        betas=jnp.full(blocks, problem.recipe.beta_init, jnp.float32),
+        coded=Coded.none(entries),
+        indices=jnp.zeros(blocks, jnp.uint32),
+    )
+
+
+def train_step(
+    problem: Problem, arrays: Any, state: State, batch: Any, refining: bool
+) -> tuple[State, dict[str, chex.Array]]:
+    """One step on one batch.
+
+    Args:
+      problem, arrays: what is constant.
+      state: before the step.
+      batch: (inputs, targets).
+      refining: whether blocks are being coded: prior scales then stay as they are.
+
+    Returns:
+      The state after it, and the metrics loss (nats an example), kl_nats (mean over blocks not
+      coded) and over_budget_nats (the largest excess of such a block, before the step).
+    """
+    header = problem.header
+    streams = jax.random.split(jax.random.fold_in(_key(state), state.step), 2)
+    coded = state.coded if refining else None
+    done = coded_blocks(state.coded, header.partition, arrays["order"]) if refining else None
+
+    def objective(params: Any) -> tuple[chex.Array, Any]:
+        variables = {"params": params, "sharing": arrays["sharing"], "uncoded": state.uncoded}
+        outputs, updated = problem.posterior.apply(
+            variables,
+            batch[0],
+            coded=coded,
+            rngs={"posterior": streams[0], "dropout": streams[1]},
+            mutable=["uncoded"],
+            **dict(problem.net_kwargs),
+        )
+        loss = jnp.mean(problem.loss(outputs, batch[1]))
+        kl = block_kl_nats(params, problem.posterior.sharing, header.partition, arrays["order"])
+        return loss + penalty_nats(state.betas, kl, done), (loss, kl, updated)
+
+    gradient, (loss, kl, updated) = jax.grad(objective, has_aux=True)(state.params)
+    updates, opt_state = problem.optimizer.update(gradient, state.opt_state, state.params)
+    params = dict(optax.apply_updates(state.params, updates))
+    if refining:
+        params["log_prior_scale"] = state.params["log_prior_scale"]
+    live = jnp.ones(header.blocks, bool) if done is None else ~done
+    after = state.replace(
+        step=state.step + 1,
+        params=params,
+        uncoded=updated.get("uncoded", state.uncoded),
+        opt_state=opt_state,
+        betas=update_betas(state.betas, kl, problem.budget_nats, problem.recipe.beta_step),
+    )
+    excess = jnp.max(jnp.where(live, kl, -jnp.inf)) - problem.budget_nats
+    mean_kl = jnp.sum(jnp.where(live, kl, 0)) / jnp.maximum(jnp.sum(live), 1)
+    return after, {"loss": loss, "kl_nats": mean_kl, "over_budget_nats": excess}
+
+
+def train_on_arrays(
+    problem: Problem, arrays: Any, state: State, data: Any, steps: int, refining: bool = False
+) -> tuple[State, dict[str, chex.Array]]:
+    """`steps` steps in one scan, on batches drawn without replacement from arrays on the device.
+
+    Args:
+      problem, arrays: what is constant.
+      state: before.
+      data: (inputs, targets), pytrees of arrays [examples, ...].
+      steps: static.
+      refining: static, see `train_step`.
+
+    Returns:
+      The state after, and the means of the metrics over the steps.
+    """
+    size = jax.tree.leaves(data)[0].shape[0]
+
+    def step(state: State, _: None) -> tuple[State, dict[str, chex.Array]]:
+        batch = _batch(problem.recipe.batch_size, size, state)
+        picked = jax.tree.map(lambda x: x[batch], data)
+        return train_step(problem, arrays, state, picked, refining)
+
+    state, metrics = jax.lax.scan(step, state, None, length=steps)
+    return state, _summary(metrics)
+
+
+def train_on_batches(
+    problem: Problem, arrays: Any, state: State, batches: Any, refining: bool = False
+) -> tuple[State, dict[str, chex.Array]]:
+    """As `train_on_arrays`, one step on each of `batches`: (inputs, targets) [steps, batch, ...]."""
+    state, metrics = jax.lax.scan(
+        lambda s, b: train_step(problem, arrays, s, b, refining), state, batches
+    )
+    return state, _summary(metrics)
+
+
+def _batch(batch_size: int, examples: int, state: State) -> chex.Array:
+    """The examples of a step: each pass over the data is another keyed permutation."""
+    batch_size = min(batch_size, examples)
+    per_pass = examples // batch_size
+    step = state.step.astype(jnp.uint32)
+    place = (step % np.uint32(per_pass)) * np.uint32(batch_size)
+    place = place + jnp.arange(batch_size, dtype=jnp.uint32)
+    seed = state.key[0] ^ (step // np.uint32(per_pass)) * np.uint32(0x9E3779B9)
+    return permute(place, examples, seed, Stream.BATCHES).astype(jnp.int32)
+
+
+def _key(state: State) -> chex.PRNGKey:
+    return jax.random.wrap_key_data(state.key, impl="threefry2x32")
+
+
+def _summary(metrics: dict[str, chex.Array]) -> dict[str, chex.Array]:
+    """Means over the steps, and the last step's KL."""
+    last = {k: v[-1] for k, v in metrics.items() if k != "loss"}
+    return {"loss": jnp.mean(metrics["loss"]), **last}
