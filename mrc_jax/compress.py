@@ -12,7 +12,7 @@ import numpy as np
 
 from mrc_jax import candidates, train
 from mrc_jax.blocks import lanes_in_use, to_blocks
-from mrc_jax.container import Container, pack
+from mrc_jax.container import Container, little_endian, pack, scale_bits
 from mrc_jax.decode import coded_vector
 from mrc_jax.encode import select_blocks
 from mrc_jax.errors import NumericsError, UsageError
@@ -176,20 +176,13 @@ def block_order(problem: Problem, state: State) -> np.ndarray:
 def file_of(problem: Problem, state: State) -> bytes:
     """The file of a state whose blocks are all coded; checks that its decoder finds the same weights."""
     manifest = problem.posterior.sharing.manifest
-    scales = np.asarray(prior_scale(state.params)).view(np.uint32) >> 16
+    scales = scale_bits(prior_scale(state.params))
     tensors = [t for t in manifest.tensors if not t.factor]
-    uncoded = b"".join(_little_endian(state.uncoded[t.path]) for t in tensors)
-    container = Container(
-        problem.header, scales.astype(np.uint16), uncoded, np.asarray(state.indices)
-    )
+    uncoded = b"".join(little_endian(state.uncoded[t.path]) for t in tensors)
+    container = Container(problem.header, scales, uncoded, np.asarray(state.indices))
     if not np.array_equal(coded_vector(container, manifest), np.asarray(state.coded.value)):
         raise NumericsError("the decoder does not find the weights that were coded; report this")
     return pack(container)
-
-
-def _little_endian(array: chex.Array) -> bytes:
-    values = np.asarray(array)
-    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _check_budget(problem: Problem, arrays: Any, state: State) -> None:

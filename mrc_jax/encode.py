@@ -119,21 +119,41 @@ def encode_blocks(
       block_size: entries of a block.
       codebook_blocks, selection: see Recipe.
     """
-    chex.assert_equal_shape([mean, log_variance])
     entries = mean.shape[0]
     partition = Partition(entries, -(-entries // block_size))
-    seed = jnp.asarray(seed, jnp.uint32)
-    entry = entry_of_slot(partition, seed, jnp.arange(entries, dtype=jnp.uint32))
-    scale = jnp.broadcast_to(round_scale(prior_scale), mean.shape)
-    arranged = [to_blocks(x, entry, partition) for x in (mean, log_variance, scale)]
-    block = jnp.arange(partition.blocks, dtype=jnp.uint32)
-    return select_blocks(
+    return encode_vector(
         key,
-        *arranged,
-        lanes_in_use(partition, block),
-        seed,
-        block,
+        mean,
+        log_variance,
+        prior_scale,
+        jnp.asarray(seed, jnp.uint32),
+        partition,
         bits=bits,
         codebook_blocks=codebook_blocks,
         selection=selection,
     )
+
+
+def encode_vector(
+    key: chex.PRNGKey,
+    mean: chex.Array,
+    log_variance: chex.Array,
+    prior_scale: chex.Array,
+    seed: chex.Array,
+    partition: Partition,
+    **options: int | str,
+) -> chex.Array:
+    """`encode_blocks` for a given partition: uint32[partition.blocks].
+
+    Args:
+      key, mean, log_variance, prior_scale, seed: as in `encode_blocks`.
+      partition: of the entries.
+      **options: bits, codebook_blocks and selection.
+    """
+    chex.assert_equal_shape([mean, log_variance])
+    entry = entry_of_slot(partition, seed, jnp.arange(partition.entries, dtype=jnp.uint32))
+    scale = jnp.broadcast_to(round_scale(prior_scale), mean.shape)
+    arranged = [to_blocks(x, entry, partition) for x in (mean, log_variance, scale)]
+    block = jnp.arange(partition.blocks, dtype=jnp.uint32)
+    in_use = lanes_in_use(partition, block)
+    return select_blocks(key, *arranged, in_use, seed, block, **options)  # type: ignore[arg-type]

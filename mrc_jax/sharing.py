@@ -181,6 +181,23 @@ def uncoded_leaves(sharing: Sharing, tree: Any) -> list[Array]:
     return [x for x, t in zip(leaves, tensors, strict=True) if t.factor == UNCODED]
 
 
+def tree_of(weights: dict[str, np.ndarray], like: Any) -> Any:
+    """Decoded weights as a parameter tree, each leaf cast to the dtype that it has in `like`.
+
+    Args:
+      weights: arrays by path, as `decode` returns them.
+      like: a tree of arrays or shapes with the network's structure.
+    """
+    import jax
+
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
+    paths = ["/".join(_key_name(k) for k in keys) for keys, _ in leaves]
+    if sorted(paths) != sorted(weights):
+        raise UsageError("the weights are of another network: their paths are not those of `like`")
+    cast = [weights[p].astype(leaf.dtype) for p, (_, leaf) in zip(paths, leaves, strict=True)]
+    return treedef.unflatten(cast)
+
+
 def _gather_shared() -> Any:
     import jax
     import jax.numpy as jnp

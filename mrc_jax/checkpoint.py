@@ -1,0 +1,154 @@
+"""A run's work directory: its lock, its Orbax checkpoints, and a file straight from one of them."""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import pathlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mrc_jax.container import Container, Header, little_endian, pack, scale_bits
+from mrc_jax.encode import encode_vector
+from mrc_jax.errors import BusyError, DataError
+from mrc_jax.manifest import parse
+from mrc_jax.posterior import log_prior_scale_of_entries, prior_scale
+from mrc_jax.sharing import Sharing
+
+
+@contextlib.contextmanager
+def lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds a work directory, creating it; the system frees it when the process ends, however it ends.
+
+    Raises:
+      BusyError: another process holds it.
+      DataError: it cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / "lock", "w")  # noqa: SIM115 held until the end
+    except OSError as error:
+        raise DataError(f"{workdir}: cannot use it as a work directory ({error.strerror})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BusyError(
+                f"{workdir}: another process works there; wait for it or give another --workdir"
+            ) from None
+        yield
+
+
+class Checkpoints:
+    """The last checkpoints of a run, the newest sound one of which is restored."""
+
+    def __init__(self, folder: pathlib.Path, keep: int = 2) -> None:
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(os.path.abspath(folder), options=options)
+
+    def save(self, state: Any, meta: dict[str, Any]) -> None:
+        """Saves a pytree of arrays and a JSON object; complete, or not there at all.
+
+        Raises:
+          DataError: it cannot be written.
+        """
+        meta = {**meta, "sha256": _digest(state)}
+        parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        try:
+            self._manager.save((self._manager.latest_step() or 0) + 1, args=parts)
+        except (OSError, ValueError) as error:
+            where = self._manager.directory
+            raise DataError(f"{where}: cannot write a checkpoint ({error})") from None
+
+    def restore(self, like: Any = None) -> tuple[Any, dict[str, Any]] | None:
+        """The newest sound checkpoint and its JSON object, or None.
+
+        Args:
+          like: a pytree of the same structure; None gives nested dicts.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                target = ocp.args.StandardRestore(like)
+                parts = ocp.args.Composite(state=target, meta=ocp.args.JsonRestore())
+                found = self._manager.restore(step, args=parts)
+                if _digest(found.state) == found.meta["sha256"]:
+                    return found.state, found.meta
+                reason = "its contents changed"
+            except Exception as error:  # whatever Orbax makes of a torn file
+                reason = str(error).splitlines()[0]
+            warnings.warn(
+                f"checkpoint {self._manager.directory / str(step)} is damaged ({reason}); "
+                "going back to the one before",
+                stacklevel=2,
+            )
+        return None
+
+    def close(self) -> None:
+        """Frees Orbax's threads."""
+        self._manager.close()
+
+
+def header_meta(header: Header, manifest_bytes: bytes) -> dict[str, Any]:
+    """What `encode` needs of a run's plan, as JSON."""
+    fields = ("seed", "blocks", "bits", "codebook_blocks")
+    return {
+        "manifest": manifest_bytes.hex(),
+        "embed": header.manifest is not None,
+        "header": {name: getattr(header, name) for name in fields},
+    }
+
+
+def encode(path: str | os.PathLike[str]) -> bytes:
+    """The file of a trained posterior, all its blocks coded at once, without refining and without data.
+
+    Args:
+      path: a run's work directory, or its `checkpoints` folder.
+
+    Raises:
+      DataError: there is no sound checkpoint of a posterior.
+    """
+    folder = pathlib.Path(path)
+    folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    restored = None
+    if folder.is_dir():
+        checkpoints = Checkpoints(folder)
+        restored = checkpoints.restore()
+        checkpoints.close()
+    if restored is None or "header" not in restored[1]:
+        raise DataError(f"{path}: no checkpoint of a posterior there; give a run's work directory")
+    state, meta = restored
+    manifest = parse(bytes.fromhex(meta["manifest"]))
+    header = Header.of(manifest, meta["embed"], **meta["header"])
+    sharing = Sharing(manifest, header.seed)
+    key = jax.random.wrap_key_data(jnp.asarray(state["key"]), impl="threefry2x32")
+    params = {name: jnp.asarray(value) for name, value in state["params"].items()}
+    scales = prior_scale(params)
+    frozen = {**params, "log_prior_scale": jnp.log(scales)}
+    indices = jax.jit(encode_vector, static_argnames=("partition", "bits", "codebook_blocks"))(
+        key,
+        params["mean"],
+        params["log_variance"],
+        jnp.exp(log_prior_scale_of_entries(frozen, sharing)),
+        jnp.uint32(header.seed),
+        partition=header.partition,
+        bits=header.bits,
+        codebook_blocks=header.codebook_blocks,
+    )
+    tensors = [t for t in manifest.tensors if not t.factor]
+    uncoded = b"".join(little_endian(state["uncoded"][t.path]) for t in tensors)
+    return pack(Container(header, scale_bits(scales), uncoded, np.asarray(indices)))
+
+
+def _digest(state: Any) -> str:
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        digest.update(np.ascontiguousarray(np.asarray(leaf)).tobytes())
+    return digest.hexdigest()
