@@ -57,7 +57,10 @@ def select(
             jnp.where(better, candidate[place], best[1]),
         )
 
-    start = (jnp.full((), -jnp.inf, jnp.float32), jnp.zeros((), jnp.uint32))
+    # From all arguments: under shard_map the loop's start must vary over the axes that they do.
+    anything = a[0] + c[0] + (noise_key[0] ^ seed ^ block).astype(jnp.float32)
+    lowest = jnp.minimum(anything, -jnp.inf)
+    start = (lowest, (lowest > 0).astype(jnp.uint32))
     return jax.lax.fori_loop(0, (1 << bits) // chunk, step, start)[1]
 
 
