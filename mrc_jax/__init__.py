@@ -21,7 +21,7 @@ from mrc_jax.recipe import Recipe
 __version__ = "0.1.0"
 
 _TRAINING = {
-    "compress": "api",
+    "compress_network": "api",
     "Compressed": "api",
     "prepare": "api",
     "result": "api",
@@ -34,8 +34,10 @@ _TRAINING = {
     "penalty_nats": "objective",
     "slot_order": "objective",
     "plan": "budget",
+    "budget_nats": "budget",
     "update_betas": "budget",
     "encode_blocks": "encode",
+    "encode_file": "encode",
     "decode_blocks": "decode_jax",
     "decode_tree": "decode_jax",
     "Progress": "compress",

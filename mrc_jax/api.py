@@ -20,7 +20,7 @@ from mrc_jax.train import Loss, Problem, State, init_state
 
 
 class Compressed(NamedTuple):
-    """What `compress` returns.
+    """What `compress_network` returns.
 
     Attributes:
       file: the bytes of the .mrc file.
@@ -36,7 +36,7 @@ class Compressed(NamedTuple):
     report: dict[str, Any]
 
 
-def compress(
+def compress_network(
     net: Any,
     loss: Loss,
     data: Any,
@@ -90,7 +90,7 @@ def prepare(
 ) -> tuple[Problem, Any, State]:
     """Everything before the first step: the problem, its constant arrays and the initial state.
 
-    Args: as in `compress`; `params` is needed.
+    Args: as in `compress_network`; `params` is needed.
     """
     seed_key, state_key = jax.random.split(key)
     seed = int(jax.random.bits(seed_key, (), "uint32"))

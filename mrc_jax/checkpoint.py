@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mrc_jax.container import Container, Header, little_endian, pack, scale_bits
-from mrc_jax.encode import encode_vector
+from mrc_jax.container import Header
+from mrc_jax.encode import encode_file
 from mrc_jax.errors import BusyError, DataError
 from mrc_jax.manifest import parse
-from mrc_jax.posterior import log_prior_scale_of_entries, prior_scale
 from mrc_jax.sharing import Sharing
 
 
@@ -127,24 +126,10 @@ def encode(path: str | os.PathLike[str]) -> bytes:
     state, meta = restored
     manifest = parse(bytes.fromhex(meta["manifest"]))
     header = Header.of(manifest, meta["embed"], **meta["header"])
-    sharing = Sharing(manifest, header.seed)
     key = jax.random.wrap_key_data(jnp.asarray(state["key"]), impl="threefry2x32")
     params = {name: jnp.asarray(value) for name, value in state["params"].items()}
-    scales = prior_scale(params)
-    frozen = {**params, "log_prior_scale": jnp.log(scales)}
-    indices = jax.jit(encode_vector, static_argnames=("partition", "bits", "codebook_blocks"))(
-        key,
-        params["mean"],
-        params["log_variance"],
-        jnp.exp(log_prior_scale_of_entries(frozen, sharing)),
-        jnp.uint32(header.seed),
-        partition=header.partition,
-        bits=header.bits,
-        codebook_blocks=header.codebook_blocks,
-    )
-    tensors = [t for t in manifest.tensors if not t.factor]
-    uncoded = b"".join(little_endian(state["uncoded"][t.path]) for t in tensors)
-    return pack(Container(header, scale_bits(scales), uncoded, np.asarray(indices)))
+    uncoded = state.get("uncoded") or {}
+    return encode_file(key, params, uncoded, Sharing(manifest, header.seed), header)
 
 
 def _digest(state: Any) -> str:

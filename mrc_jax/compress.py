@@ -12,9 +12,9 @@ import numpy as np
 
 from mrc_jax import candidates, train
 from mrc_jax.blocks import lanes_in_use, to_blocks
-from mrc_jax.container import Container, little_endian, pack, scale_bits
+from mrc_jax.container import pack
 from mrc_jax.decode import coded_vector
-from mrc_jax.encode import select_blocks
+from mrc_jax.encode import container_of, select_blocks
 from mrc_jax.errors import NumericsError, UsageError
 from mrc_jax.objective import block_kl_nats, coded_blocks
 from mrc_jax.posterior import Coded, log_prior_scale_of_entries, prior_scale, round_scale
@@ -175,12 +175,9 @@ def block_order(problem: Problem, state: State) -> np.ndarray:
 
 def file_of(problem: Problem, state: State) -> bytes:
     """The file of a state whose blocks are all coded; checks that its decoder finds the same weights."""
-    manifest = problem.posterior.sharing.manifest
-    scales = scale_bits(prior_scale(state.params))
-    tensors = [t for t in manifest.tensors if not t.factor]
-    uncoded = b"".join(little_endian(state.uncoded[t.path]) for t in tensors)
-    container = Container(problem.header, scales, uncoded, np.asarray(state.indices))
-    if not np.array_equal(coded_vector(container, manifest), np.asarray(state.coded.value)):
+    sharing = problem.posterior.sharing
+    container = container_of(state.indices, state.params, state.uncoded, sharing, problem.header)
+    if not np.array_equal(coded_vector(container, sharing.manifest), np.asarray(state.coded.value)):
         raise NumericsError("the decoder does not find the weights that were coded; report this")
     return pack(container)
 

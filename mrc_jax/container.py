@@ -101,11 +101,6 @@ def scales_to_float(scales: np.ndarray) -> np.ndarray:
     return (scales.astype(np.uint32) << 16).view(np.float32)
 
 
-def scale_bits(scales: np.ndarray) -> np.ndarray:
-    """bfloat16 values held as float32 [groups] -> their uint16 bit patterns."""
-    return (np.asarray(scales, np.float32).view(np.uint32) >> 16).astype(np.uint16)
-
-
 def little_endian(array: np.ndarray) -> bytes:
     """An array's bytes as the file holds them."""
     values = np.asarray(array)

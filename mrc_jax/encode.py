@@ -1,5 +1,6 @@
 """Chooses an index for each block from the log-weights of its candidates, streamed over chunks of them."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import chex
@@ -9,7 +10,14 @@ import numpy as np
 
 from mrc_jax import candidates
 from mrc_jax.blocks import Partition, entry_of_slot, lanes_in_use, to_blocks
-from mrc_jax.posterior import round_scale
+from mrc_jax.container import Container, Header, little_endian, pack
+from mrc_jax.posterior import (
+    Parameters,
+    log_prior_scale_of_entries,
+    prior_scale,
+    round_scale,
+)
+from mrc_jax.sharing import Sharing
 
 _LANES = 1 << 21  # candidate-lanes worked on at a time, whatever K is
 
@@ -160,3 +168,51 @@ def encode_vector(
     block = jnp.arange(partition.blocks, dtype=jnp.uint32)
     in_use = lanes_in_use(partition, block)
     return select_blocks(key, *arranged, in_use, seed, block, **options)  # type: ignore[arg-type]
+
+
+def encode_file(
+    key: chex.PRNGKey,
+    params: Parameters,
+    uncoded: Mapping[str, chex.Array],
+    sharing: Sharing,
+    header: Header,
+    selection: str = "sample",
+) -> bytes:
+    """The file of a trained posterior, all blocks coded at once without refining.
+
+    Args:
+      key: private randomness.
+      params, uncoded: of the posterior.
+      sharing, header: the map and the plan that it was trained with.
+      selection: see Recipe.
+    """
+    frozen = {**params, "log_prior_scale": jnp.log(prior_scale(params))}
+    program = jax.jit(
+        encode_vector, static_argnames=("partition", "bits", "codebook_blocks", "selection")
+    )
+    indices = program(
+        key,
+        params["mean"],
+        params["log_variance"],
+        jnp.exp(log_prior_scale_of_entries(frozen, sharing)),
+        jnp.uint32(header.seed),
+        partition=header.partition,
+        bits=header.bits,
+        codebook_blocks=header.codebook_blocks,
+        selection=selection,
+    )
+    return pack(container_of(indices, frozen, uncoded, sharing, header))
+
+
+def container_of(
+    indices: chex.Array,
+    params: Parameters,
+    uncoded: Mapping[str, chex.Array],
+    sharing: Sharing,
+    header: Header,
+) -> Container:
+    """Chosen indices and the posterior's side information as the parts of a file."""
+    scales = np.asarray(prior_scale(params), np.float32).view(np.uint32) >> 16
+    tensors = [t for t in sharing.manifest.tensors if not t.factor]
+    stored = b"".join(little_endian(np.asarray(uncoded[t.path])) for t in tensors)
+    return Container(header, scales.astype(np.uint16), stored, np.asarray(indices))

@@ -1,0 +1,1 @@
+"""The experiments: main jobs driven by ml_collections configs."""

@@ -1,0 +1,66 @@
+"""Measures the error of a file's weights on a split of the config's data.
+
+python -m experiments.evaluate --file=out/digits/model.mrc --config=configs/digits.py --json
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments import networks
+from experiments.data import load
+from experiments.settings import Config
+from mrc_jax import container
+from mrc_jax.decode import decode, weights_sha256
+from mrc_jax.errors import MrcError
+from mrc_jax.sharing import tree_of
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The config that the file was made with.")
+_FILE = flags.DEFINE_string("file", None, "The .mrc file.")
+_MANIFEST = flags.DEFINE_string("manifest", None, "The network's manifest, if it is not in FILE.")
+_SPLIT = flags.DEFINE_enum(
+    "split", "validation", ["train", "validation", "test"], "Which examples."
+)
+_JSON = flags.DEFINE_bool("json", False, "Print JSON.")
+
+
+def evaluate(config: Config, file: str, manifest: str | None, split: str) -> dict[str, object]:
+    """The error of the decoded weights, as a fraction, with the file's size and the weights' hash."""
+    dataset = load(config.data, config.data_dir)
+    net = networks.network(config, dataset)
+    data = container.read(file)
+    weights = decode(data, container.read(manifest) if manifest else None)
+    like = jax.eval_shape(lambda: networks.initial_weights(net, dataset, 0))
+    examples = getattr(dataset, split)
+    return {
+        "file": pathlib.Path(file).name,
+        "file_bytes": len(data),
+        "weights_sha256": weights_sha256(weights),
+        "split": split,
+        "examples": len(examples.labels),
+        "error": networks.error(net, tree_of(weights, like), examples),
+    }
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    del argv
+    try:
+        config = Config.from_config_dict(_CONFIG.value)
+        found = evaluate(config, _FILE.value, _MANIFEST.value, _SPLIT.value)
+    except MrcError as error:
+        print(f"experiments.evaluate: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    if _JSON.value:
+        print(json.dumps(found))
+    else:
+        print(f"{found['file_bytes']} bytes: {found['error']:.2%} of {found['examples']} wrong")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "file"])
+    app.run(main)

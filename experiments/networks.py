@@ -1,0 +1,103 @@
+"""The networks that configs name, their loss, plain training and errors."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.data import Dataset, Split
+from experiments.settings import Config
+from mrc_jax.errors import NumericsError, UsageError
+from mrc_jax.models.lenet5 import LeNet5
+from mrc_jax.models.mlp import Mlp
+
+_EVALUATION_BATCH = 500
+
+
+def network(config: Config, dataset: Dataset) -> nn.Module:
+    """The config's network for a data set."""
+    if config.model == "mlp":
+        return Mlp((*config.hidden, dataset.num_classes), dataset.scale)
+    shape = dataset.train.inputs.shape[1:3]
+    if shape != (28, 28):
+        raise UsageError(f"model = 'lenet5' takes images of 28 x 28; {dataset.name} has {shape}")
+    return LeNet5(dataset.scale)
+
+
+def initial_weights(net: nn.Module, dataset: Dataset, seed: int) -> Any:
+    """The network's variables at its random start."""
+    return net.init(jax.random.key(seed), jnp.asarray(dataset.train.inputs[:1]))
+
+
+def loss(logits: chex.Array, labels: chex.Array) -> chex.Array:
+    """Negative log-likelihood of each example in nats, float32[batch]."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def train_plain(
+    net: nn.Module,
+    weights: Any,
+    split: Split,
+    config: Config,
+    on_call: Callable[[int, float], None],
+) -> Any:
+    """Trains the uncompressed network with Adam, its rate falling to zero by a cosine.
+
+    Args:
+      net, weights: the network and its start.
+      split: training data.
+      config: plain_steps, plain_learning_rate, batch_size, steps_per_call and seed.
+      on_call: called with (steps done, loss in nats).
+    """
+    optimizer = optax.adam(
+        optax.cosine_decay_schedule(config.plain_learning_rate, config.plain_steps)
+    )
+    key = jax.random.key(config.seed + 1)
+    data = (jnp.asarray(split.inputs), jnp.asarray(split.labels))
+    batch_size = min(config.batch_size, len(split.labels))
+
+    def step(carry: Any, number: chex.Array) -> tuple[Any, chex.Array]:
+        weights, opt_state, data = carry
+        picked = jax.random.randint(
+            jax.random.fold_in(key, number), (batch_size,), 0, data[1].shape[0]
+        )
+        value, gradient = jax.value_and_grad(
+            lambda w: jnp.mean(loss(net.apply(w, data[0][picked]), data[1][picked]))
+        )(weights)
+        updates, opt_state = optimizer.update(gradient, opt_state)
+        return (optax.apply_updates(weights, updates), opt_state, data), value
+
+    run = jax.jit(lambda carry, numbers: jax.lax.scan(step, carry, numbers))
+    carry = (weights, optimizer.init(weights), data)
+    for start in range(0, config.plain_steps, config.steps_per_call):
+        stop = min(start + config.steps_per_call, config.plain_steps)
+        carry, values = run(carry, jnp.arange(start, stop))
+        mean = float(jnp.mean(values))
+        if not np.isfinite(mean):
+            raise NumericsError(
+                f"plain training: the loss is not finite by step {stop}, at learning rate "
+                f"{config.plain_learning_rate:g}: lower plain_learning_rate"
+            )
+        on_call(stop, mean)
+    return carry[0]
+
+
+def error(net: nn.Module, weights: Any, split: Split) -> float:
+    """The share of a split that the network gets wrong."""
+    wrong = 0
+    for start in range(0, len(split.labels), _EVALUATION_BATCH):
+        part = slice(start, start + _EVALUATION_BATCH)
+        predicted = _predict(net, weights, jnp.asarray(split.inputs[part]))
+        wrong += int(np.sum(np.asarray(predicted) != split.labels[part]))
+    return wrong / len(split.labels)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(net: nn.Module, weights: Any, inputs: chex.Array) -> chex.Array:
+    return jnp.argmax(net.apply(weights, inputs), axis=-1)

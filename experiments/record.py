@@ -1,0 +1,82 @@
+"""What a run leaves behind: its config, metrics.jsonl, report.json, and where and with what it was made."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+from mrc_jax import container
+from mrc_jax.errors import DataError
+
+_PACKAGES = ("mrc_jax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file atomically."""
+    container.write(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads a JSON file; DataError where it cannot be read."""
+    try:
+        return json.loads(container.read(path))
+    except ValueError:
+        raise DataError(f"{path}: is not JSON; remove it") from None
+
+
+def origin() -> dict[str, Any]:
+    """The commit, versions, device and flags of this process."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "commit": commit(),
+        "versions": versions,
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def commit() -> str:
+    """The commit of the checkout, with '+' where tracked files differ from it."""
+    here = pathlib.Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    head = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return (head + ("+" if changed else "")) or "unknown"
+
+
+class Metrics:
+    """metrics.jsonl: one line for each call of a compiled program."""
+
+    def __init__(self, workdir: pathlib.Path, keep: int) -> None:
+        """Opens it with its first `keep` lines, those that the restored checkpoint knows."""
+        self._path = workdir / "metrics.jsonl"
+        lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
+        self.lines = min(keep, len(lines))
+        try:
+            self._path.write_text("".join(lines[: self.lines]))
+        except OSError as error:
+            raise DataError(f"{self._path}: cannot write it ({error.strerror})") from None
+
+    def add(self, **values: Any) -> None:
+        """Appends a line."""
+        try:
+            with open(self._path, "a") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise DataError(f"{self._path}: cannot write it ({error.strerror})") from None
+        self.lines += 1
