@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= python3.11 python3.12 python3
 DATA ?=
-SOURCES := mrc_jax experiments configs tests
+SOURCES := mrc_jax experiments configs tests typings
 
 .PHONY: help demo test test-slow lint format clean
 

@@ -64,7 +64,7 @@ MODULES = _modules()
 
 
 def _imported(node: ast.AST) -> Iterator[str]:
-    """The full dotted names that a statement imports; a package's attribute counts as the package."""
+    """The full dotted names that a statement imports, and the package for its attributes."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
