@@ -16,8 +16,8 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
-def _check_loopback(family: int, address: Any) -> None:
-    if family == socket.AF_UNIX:
+def _check_loopback(sock: socket.socket, address: Any) -> None:
+    if sock.family == socket.AF_UNIX:
         return
     host = address[0]
     try:
@@ -25,6 +25,7 @@ def _check_loopback(family: int, address: Any) -> None:
     except ValueError:
         allowed = False
     if not allowed:
+        sock.close()
         raise RuntimeError(f"a test tried to reach {address!r}; tests stay on this machine")
 
 
@@ -34,11 +35,11 @@ def _no_network() -> Iterator[None]:
     connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
 
     def guarded_connect(self: socket.socket, address: Any) -> None:
-        _check_loopback(self.family, address)
+        _check_loopback(self, address)
         connect(self, address)
 
     def guarded_connect_ex(self: socket.socket, address: Any) -> int:
-        _check_loopback(self.family, address)
+        _check_loopback(self, address)
         return connect_ex(self, address)
 
     with pytest.MonkeyPatch.context() as patch:

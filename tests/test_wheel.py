@@ -84,7 +84,7 @@ def test_the_installed_command_decodes_a_golden_file_with_numpy_alone(
     golden = json.loads((GOLDEN / "golden.json").read_text())
     name = next(name for name, facts in golden.items() if facts["embedded_manifest"])
     output = tmp_path / "weights.npz"
-    _run(scripts / "mrc-jax", "decode", GOLDEN / name, output)
+    _run(scripts / "mrc-jax", "decode", GOLDEN / name, "-o", output)
     described = json.loads(_run(scripts / "mrc-jax", "inspect", "--json", GOLDEN / name))
     digest = hashlib.sha256()
     with np.load(output) as weights:
