@@ -1,0 +1,26 @@
+"""Runs a snippet in a Python of its own, for settings that JAX reads only when it starts."""
+
+import os
+import subprocess
+import sys
+
+SETTINGS = {
+    "x64": {"JAX_ENABLE_X64": "1"},
+    "rbg": {"JAX_DEFAULT_PRNG_IMPL": "rbg"},
+    "eight_devices": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+}
+
+
+def output_of(code: str, setting: str) -> str:
+    """What the snippet prints under a setting; fails with its errors if it fails."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **SETTINGS[setting]}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment,
+        cwd=os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
