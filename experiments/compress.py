@@ -34,10 +34,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run keeps everything 
 class Run:
     """One run in its work directory; `go` does what is left of it."""
 
-    def __init__(self, config: Config, workdir: pathlib.Path) -> None:
-        self.config, self.workdir = config, workdir
+    def __init__(self, config: Config, dataset: Dataset, workdir: pathlib.Path) -> None:
+        self.config, self.dataset, self.workdir = config, dataset, workdir
         self.stop = False
-        self.dataset: Dataset = load(config.data, config.data_dir)
         self.net = networks.network(config, self.dataset)
         self.start = networks.initial_weights(self.net, self.dataset, config.seed)
         self.problem, self.arrays, self.state = api.prepare(
@@ -130,6 +129,7 @@ class Run:
         report = {
             "config": self.config.as_dict(),
             "config_hash": self.config.config_hash,
+            "data_sha256": self.dataset.sha256,
             **record.origin(),
             "seed": self.config.seed,
             **done.report,
@@ -186,18 +186,20 @@ def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
       BusyError: another process runs there.
       UsageError: the work directory holds a run of another config.
     """
+    dataset = load(config.data, config.data_dir)
+    wanted = {**config.as_dict(), "data_sha256": dataset.sha256}
     with lock(workdir):
         record_path = workdir / "config.json"
         if record_path.exists():
-            fields = differences(record.read_json(record_path), config.as_dict())
+            fields = differences(record.read_json(record_path), wanted)
             if fields:
                 raise UsageError(
                     f"{workdir} holds a run with other values of {', '.join(fields)}; give another "
                     "--workdir, or the same config"
                 )
         else:
-            record.write_json(record_path, config.as_dict())
-        run = Run(config, workdir)
+            record.write_json(record_path, wanted)
+        run = Run(config, dataset, workdir)
         signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stop", True))
         try:
             return run.go()

@@ -1,0 +1,134 @@
+"""A config file as one frozen, typed object, checked once at the door."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import typing
+from typing import Any
+
+import ml_collections
+
+from mrc_jax.errors import UsageError
+from mrc_jax.recipe import Recipe
+
+DATA = ("digits", "mnist", "cifar10")
+MODELS = ("mlp", "lenet5")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Every field of a run; those that Recipe has too mean what they mean there.
+
+    Attributes:
+      name: of the experiment, for plots.
+      file_bytes: the size promised for the whole file.
+      data, data_dir: which data set, and where its files are.
+      model, hidden: the network, and the widths of an mlp's hidden layers.
+      plain_steps, plain_learning_rate: training of the uncompressed network.
+      seed: of everything random.
+      checkpoint_every_s: seconds between checkpoints.
+      report_test: whether the report reads the test set.
+      tensorboard: whether to write TensorBoard scalars too.
+    """
+
+    name: str
+    file_bytes: int
+    data: str
+    model: str
+    plain_steps: int
+    steps: int
+    refine_steps: int
+    data_dir: str = ""
+    hidden: tuple[int, ...] = ()
+    plain_learning_rate: float = 1e-3
+    seed: int = 0
+    checkpoint_every_s: float = 60.0
+    report_test: bool = False
+    tensorboard: bool = False
+    bits: int = 0
+    block_size: int = 0
+    codebook_blocks: int = 1
+    embed_manifest: bool = True
+    sharing: tuple[tuple[str, int], ...] = ()
+    uncoded: tuple[str, ...] = ()
+    slack_nats: float = 0.0
+    selection: str = "sample"
+    wave_blocks: int = 1
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 3e-4
+    refine_learning_rate: float = 3e-4
+    beta_init: float = 1e-6
+    beta_step: float = 5e-4
+    log_std_init: float = -5.0
+    prior_scale_init: float = 0.1353352832366127
+    steps_per_call: int = 500
+
+    def __post_init__(self) -> None:
+        """Raises UsageError naming the first field that is impossible."""
+        for name, known in (("data", DATA), ("model", MODELS)):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} = {getattr(self, name)!r}: must be one of {known}")
+        for name in ("file_bytes", "plain_steps", *(["hidden"] if self.model == "mlp" else [])):
+            value = getattr(self, name)
+            if (min(value, default=0) if isinstance(value, tuple) else value) < 1:
+                raise UsageError(f"{name} = {value}: must be at least 1")
+        if not 0 <= self.seed < 1 << 31:
+            raise UsageError(f"seed = {self.seed}: must be between 0 and 2^31 - 1")
+        for name in ("plain_learning_rate", "checkpoint_every_s"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"{name} = {getattr(self, name)}: must be positive and finite")
+        self.recipe()
+
+    @classmethod
+    def from_config_dict(cls, config: ml_collections.ConfigDict) -> "Config":
+        """The typed config; UsageError for an unknown, missing or ill-typed field."""
+        types = typing.get_type_hints(cls)
+        values = {}
+        for name, value in config.items():
+            if name not in types:
+                near = difflib.get_close_matches(name, types, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise UsageError(f"unknown config field {name!r}{hint}")
+            values[name] = _typed(name, value, types[name])
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise UsageError(f"the config is incomplete: {error}") from None
+
+    def recipe(self) -> Recipe:
+        """The library's share of the config."""
+        names = {field.name for field in dataclasses.fields(Recipe)}
+        return Recipe(**{name: getattr(self, name) for name in names})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The config as JSON has it, but for data_dir: a place, not a setting."""
+        values = dataclasses.asdict(self)
+        del values["data_dir"]
+        return json.loads(json.dumps(values))
+
+    @property
+    def config_hash(self) -> str:
+        """SHA-256 of the config's canonical JSON."""
+        text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """The fields in which two configs (of `as_dict`) differ."""
+    return sorted(k for k in {*a, *b} if a.get(k) != b.get(k))
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, list | tuple):
+            inner = typing.get_args(kind)
+            kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+            if len(kinds) == len(value):
+                return tuple(_typed(name, v, k) for v, k in zip(value, kinds, strict=True))
+    elif type(value) is kind:
+        return value
+    raise UsageError(f"config field {name} = {value!r}: must be a {getattr(kind, '__name__', kind)}")
