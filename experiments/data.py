@@ -1,23 +1,47 @@
-"""Data sets as uint8 arrays."""
+"""Data sets as uint8 arrays in three splits; nothing is ever downloaded."""
 
 import dataclasses
-import gzip
 import hashlib
+import os
 import pathlib
+import zipfile
+import zlib
 
 import numpy as np
 
+from experiments import image_files
+from mrc_jax.errors import DataError, UsageError
 from mrc_jax.shared_random import Stream, permute
+
+NAMES = ("digits", "mnist", "cifar10")
+_DIGITS = pathlib.Path(__file__).parent / "digits" / "digits.npz"
+_HELD_OUT = 5000  # validation examples, or a tenth of a small training set
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
+    """Examples.
+
+    Attributes:
+      inputs: pixels, uint8[N, H, W, C].
+      labels: classes, int32[N].
+    """
+
     inputs: np.ndarray
     labels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
+    """A data set.
+
+    Attributes:
+      name: one of NAMES.
+      train, validation, test: the splits; no two share an example.
+      num_classes: labels are below it.
+      scale: the largest pixel value; a network's input is pixel / scale and nothing else.
+    """
+
     name: str
     train: Split
     validation: Split
@@ -27,6 +51,7 @@ class Dataset:
 
     @property
     def sha256(self) -> str:
+        """Of the pixels and labels of all splits, in their order."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             digest.update(np.ascontiguousarray(split.inputs).tobytes())
@@ -34,18 +59,103 @@ class Dataset:
         return digest.hexdigest()
 
 
-def _idx(path: pathlib.Path) -> np.ndarray:
-    data = gzip.decompress(path.read_bytes())
-    dims = [int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(data[3])]
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * len(dims)).reshape(dims)
-
-
 def load(name: str, data_dir: str) -> Dataset:
-    folder = pathlib.Path(data_dir)
-    x, xt = (_idx(folder / f"{s}-images-idx3-ubyte.gz")[..., None] for s in ("train", "t10k"))
-    y, yt = (_idx(folder / f"{s}-labels-idx1-ubyte.gz").astype(np.int32) for s in ("train", "t10k"))
-    order = permute(np.arange(len(y), dtype=np.uint32), len(y), np.uint32(0), Stream.BATCHES)
-    held, rest = np.sort(order[:5000]), np.sort(order[5000:])
+    """A data set of the repository ('digits') or of a directory that the user names.
+
+    'mnist' and 'cifar10' are read from their original files in data_dir, which TensorFlow Datasets
+    prepares once (in TFDS_DATA_DIR if that is set, else in data_dir/tfds, else in the user's cache
+    directory), or else from data_dir/NAME/VERSION where TensorFlow Datasets has prepared them as
+    array_record files. The validation split is a fixed pseudorandom choice of positions in the
+    training set, so it differs between those two sources, whose orders differ.
+
+    Args:
+      name: one of NAMES; 'mnist' is any set of 28 x 28 images and ten classes in IDX files.
+      data_dir: the directory; unused for 'digits'.
+
+    Raises:
+      UsageError: an unknown name, or no data_dir.
+      DataError: the data are missing or damaged.
+    """
+    if name not in NAMES:
+        raise UsageError(f"data = {name!r}: must be one of {', '.join(NAMES)}")
+    if name == "digits":
+        return _digits()
+    wanted = image_files.WANTED[name]
+    if not data_dir:
+        raise UsageError(f"data = {name!r} needs data_dir: give a directory with {wanted}")
+    arrays = _arrays(name, pathlib.Path(data_dir).expanduser())
+    (images, labels), test = arrays["train"], arrays["test"]
+    held_out, rest = _hold_out(len(labels))
     return Dataset(
-        name, Split(x[rest], y[rest]), Split(x[held], y[held]), Split(xt, yt), 10, 255.0
+        name=name,
+        train=Split(images[rest], labels[rest]),
+        validation=Split(images[held_out], labels[held_out]),
+        test=Split(*test),
+        num_classes=image_files.NUM_CLASSES,
+        scale=255.0,
     )
+
+
+def _arrays(name: str, folder: pathlib.Path) -> dict[str, image_files.Arrays]:
+    """The training and test arrays that a folder holds in either form."""
+    files = image_files.find(name, folder)
+    if files is None and not any((folder / name).glob("*/dataset_info.json")):
+        raise DataError(
+            f"{folder}: no {name} there; put {image_files.WANTED[name]} in it, or name another "
+            "data_dir"
+        )
+    from experiments import prepared  # takes a second to import
+
+    if files is None:
+        done = prepared.find(name, folder)
+        if done is None:
+            raise DataError(f"{folder / name}: no directory there is named by a version like 3.0.1")
+    else:
+        done = prepared.prepare(
+            name,
+            image_files.digest(files),
+            _places(folder),
+            lambda: {split: image_files.parse(name, paths) for split, paths in files.items()},
+        )
+    return prepared.read(name, done)
+
+
+def _places(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Where the prepared form of a folder's files may be, the best first."""
+    if chosen := os.environ.get("TFDS_DATA_DIR"):
+        return [pathlib.Path(chosen).expanduser()]
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return [folder / "tfds", pathlib.Path(cache).expanduser() / "mrc_jax" / "tfds"]
+
+
+def _hold_out(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of the validation examples and of the others, both ascending."""
+    if size < 2:
+        raise DataError("the training set has fewer than two examples; put the whole set there")
+    order = permute(np.arange(size, dtype=np.uint32), size, np.uint32(0), Stream.BATCHES)
+    count = min(_HELD_OUT, max(1, size // 10))
+    return np.sort(order[:count]), np.sort(order[count:])
+
+
+def digits_split(labels: np.ndarray) -> np.ndarray:
+    """Which split each of the digits is in: 0 training, 1 validation, 2 test (uint8[N]).
+
+    The images of a class are ordered by the SHA-256 of their number and, class after class, dealt
+    out in fives: one for validation, one for the test, three for training.
+    """
+    ranks = [hashlib.sha256(f"mrc_jax digits {i}".encode()).digest() for i in range(len(labels))]
+    order = sorted(range(len(labels)), key=lambda i: (labels[i], ranks[i]))
+    split = np.empty(len(labels), np.uint8)
+    split[order] = np.resize([1, 2, 0, 0, 0], len(labels))
+    return split
+
+
+def _digits() -> Dataset:
+    try:
+        with np.load(_DIGITS, allow_pickle=False) as file:
+            images, labels = file["images"][..., None], file["labels"].astype(np.int32)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{_DIGITS}: cannot read it ({error}); check the file out again") from None
+    split = digits_split(labels)
+    train, validation, test = (Split(images[split == i], labels[split == i]) for i in range(3))
+    return Dataset("digits", train, validation, test, 10, 16.0)

@@ -4,15 +4,16 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import typing
 from typing import Any
 
 import ml_collections
 
+from experiments.data import NAMES
 from mrc_jax.errors import UsageError
 from mrc_jax.recipe import Recipe
 
-DATA = ("digits", "mnist", "cifar10")
 MODELS = ("mlp", "lenet5")
 
 
@@ -67,35 +68,52 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises UsageError naming the first field that is impossible."""
-        for name, known in (("data", DATA), ("model", MODELS)):
+        for name, known in (("data", NAMES), ("model", MODELS)):
             if getattr(self, name) not in known:
-                raise UsageError(f"{name} = {getattr(self, name)!r}: must be one of {known}")
-        for name in ("file_bytes", "plain_steps", *(["hidden"] if self.model == "mlp" else [])):
-            value = getattr(self, name)
-            if (min(value, default=0) if isinstance(value, tuple) else value) < 1:
-                raise UsageError(f"{name} = {value}: must be at least 1")
+                raise UsageError(
+                    f"{name} = {getattr(self, name)!r}: must be one of {', '.join(known)}"
+                )
+        if not self.name.isprintable() or not self.name:
+            raise UsageError(f"name = {self.name!r}: must be one line of text")
+        for name in ("file_bytes", "plain_steps"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if any(width < 1 for width in self.hidden):
+            raise UsageError(f"hidden = {self.hidden}: widths must be at least 1")
+        if self.hidden and self.model != "mlp":
+            raise UsageError(f"hidden = {self.hidden}: only an mlp has it; leave it empty")
+        for pattern, factor in self.sharing:
+            if factor < 1:
+                raise UsageError(f"sharing: factor {factor} of {pattern!r}: must be at least 1")
         if not 0 <= self.seed < 1 << 31:
             raise UsageError(f"seed = {self.seed}: must be between 0 and 2^31 - 1")
+        for name in ("slack_nats", "log_std_init"):
+            if not math.isfinite(getattr(self, name)):
+                raise UsageError(f"{name} = {getattr(self, name)}: must be finite")
         for name in ("plain_learning_rate", "checkpoint_every_s"):
-            if not 0 < getattr(self, name) < float("inf"):
+            if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be positive and finite")
         self.recipe()
 
     @classmethod
     def from_config_dict(cls, config: ml_collections.ConfigDict) -> "Config":
-        """The typed config; UsageError for an unknown, missing or ill-typed field."""
+        """The typed config.
+
+        Raises:
+          UsageError: a field is unknown, missing, of another type or impossible.
+        """
         types = typing.get_type_hints(cls)
         values = {}
         for name, value in config.items():
             if name not in types:
-                near = difflib.get_close_matches(name, types, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise UsageError(f"unknown config field {name!r}{hint}")
+                near = difflib.get_close_matches(str(name), types, 1)
+                hint = f"did you mean {near[0]}?" if near else "configs/default.py lists them all"
+                raise UsageError(f"unknown config field {name!r}; {hint}")
             values[name] = _typed(name, value, types[name])
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise UsageError(f"the config is incomplete: {error}") from None
+        for field in dataclasses.fields(cls):
+            if field.default is dataclasses.MISSING and field.name not in values:
+                raise UsageError(f"the config has no field {field.name!r}; give it")
+        return cls(**values)
 
     def recipe(self) -> Recipe:
         """The library's share of the config."""
@@ -116,19 +134,22 @@ class Config:
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """The fields in which two configs (of `as_dict`) differ."""
-    return sorted(k for k in {*a, *b} if a.get(k) != b.get(k))
+    """The fields that only one of two configs (of `as_dict`) has, or in which they differ."""
+    missing = object()
+    return sorted(name for name in {*a, *b} if a.get(name, missing) != b.get(name, missing))
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    """The value with whole numbers made floats and lists made tuples where the field has them."""
+    if kind is float and type(value) is int:
         return float(value)
     if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)
         if isinstance(value, list | tuple):
-            inner = typing.get_args(kind)
-            kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+            kinds = (inner[0],) * len(value) if inner[-1] is Ellipsis else inner
             if len(kinds) == len(value):
                 return tuple(_typed(name, v, k) for v, k in zip(value, kinds, strict=True))
     elif type(value) is kind:
         return value
-    raise UsageError(f"config field {name} = {value!r}: must be a {getattr(kind, '__name__', kind)}")
+    wanted = kind.__name__ if type(kind) is type else str(kind)
+    raise UsageError(f"config field {name}: {value!r} where a value of type {wanted} belongs")

@@ -1,0 +1,57 @@
+"""Every field of a config, with what it means; the values are a short run's on the digits."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the config."""
+    config = ml_collections.ConfigDict()
+    config.name = "digits"  # of the experiment, for plots
+    config.seed = 0  # of everything random, 0 to 2^31 - 1
+
+    # Data: 'digits' (in the repository), or 'mnist' or 'cifar10' from the files in data_dir.
+    config.data = "digits"
+    config.data_dir = ""
+
+    # The network: 'mlp' with the widths of its hidden layers, or 'lenet5' (hidden is empty).
+    config.model = "mlp"
+    config.hidden = (128, 64)
+
+    # The file: at most file_bytes, and at least 97 % of them.
+    config.file_bytes = 600
+    config.bits = 0  # of a block's index, 1 to 30; 0: the library chooses
+    config.block_size = 0  # coded entries of a block; 0: the library chooses
+    config.codebook_blocks = 1  # blocks that share a codebook; 1: independent candidates
+    config.embed_manifest = True  # False: the reader has the manifest, the file is smaller
+
+    # Weight sharing: (pattern of a tensor's path, parameters for each coded entry) pairs.
+    config.sharing = ()
+    config.uncoded = ()  # patterns of tensors that are stored as they are
+
+    # Coding.
+    config.slack_nats = 0.0  # KL target of a block beyond its index's bits * ln 2
+    config.selection = "sample"  # the paper's importance sampling, or 'argmax'
+    config.wave_blocks = 1  # blocks coded between refine steps
+    config.refine_steps = 10  # steps on the blocks not yet coded, after each wave
+
+    # Training of the uncompressed network, which the report compares with.
+    config.plain_steps = 2000
+    config.plain_learning_rate = 1e-3
+
+    # Training of the posterior, by Adam.
+    config.steps = 6000  # before the first block is coded
+    config.batch_size = 128  # examples of a step
+    config.learning_rate = 1e-3  # at the start
+    config.final_learning_rate = 3e-4  # after `steps`, reached by a cosine
+    config.refine_learning_rate = 3e-4  # while refining
+    config.beta_init = 1e-6  # every block's KL multiplier at the start
+    config.beta_step = 5e-4  # a step multiplies or divides betas by 1 + beta_step
+    config.log_std_init = -5.0  # log of q's standard deviation at the start
+    config.prior_scale_init = 0.1353352832366127  # exp(-2), of every group
+    config.steps_per_call = 500  # of the compiled program
+
+    # What is kept and told.
+    config.checkpoint_every_s = 60.0
+    config.report_test = False  # True only for the figure that is reported
+    config.tensorboard = False
+    return config
