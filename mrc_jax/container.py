@@ -130,8 +130,10 @@ def pack(container: Container) -> bytes:
         raise UsageError(f"cannot write the file: {error}") from None
     if len(container.indices) != header.blocks or len(container.uncoded) != header.uncoded_bytes:
         raise UsageError("cannot write the file: indices or uncoded bytes do not fit the header")
-    if header.blocks and int(np.max(container.indices)) >> header.bits:
+    if int(np.min(container.indices)) < 0 or int(np.max(container.indices)) >> header.bits:
         raise UsageError(f"cannot write the file: an index has more than {header.bits} bits")
+    if sum(parts(header).values()) > MAX_FILE_BYTES:
+        raise UsageError(f"cannot write the file: it would have more than {MAX_FILE_BYTES} bytes")
     body = header.data + scales.astype("<u2").tobytes() + container.uncoded
     body += index_codes.pack_fixed(container.indices, header.bits)
     return body + struct.pack("<I", zlib.crc32(body))
@@ -222,6 +224,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
         finally:
             os.close(directory)
     except OSError as error:
+        raise DataError(f"{path}: cannot write it ({error.strerror})") from None
+    finally:  # also when a signal interrupts it
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise DataError(f"{path}: cannot write it ({error.strerror}); is the disk full?") from None

@@ -12,8 +12,10 @@ from mrc_jax.errors import FormatError, UsageError
 
 MAX_TENSORS = 4096
 MAX_BYTES = 1 << 20
+MAX_PATH_BYTES = 1024
 MAX_ENTRIES = (1 << 32) - 1
 MAX_PARAMETERS = (1 << 34) - 1
+MAX_SHARED_PLACES = 1 << 32  # of one tensor: what a permutation of 32-bit indices covers
 UNCODED = 0  # the factor of a tensor whose bytes are stored as they are
 ITEM_BYTES = {  # in the order of their codes in the file
     "float32": 4, "bfloat16": 2, "float16": 2, "float64": 8, "int8": 1, "int16": 2, "int32": 4,
@@ -114,7 +116,8 @@ def parse(data: bytes) -> Manifest:
     tensors, previous = [], b""
     for _ in range(count):
         shared = reader.varint(len(previous), "shared length of a path")
-        suffix = reader.take(reader.varint(MAX_BYTES, "length of a path"), "a path")
+        length = reader.varint(MAX_PATH_BYTES - shared, "length of a path")
+        suffix = reader.take(length, "a path")
         path = previous[:shared] + suffix
         if shared != _common_prefix(previous, path):
             raise FormatError("the manifest: a path is not written in its shortest form")
@@ -143,9 +146,13 @@ def _check(manifest: Manifest) -> None:
     for tensor in manifest.tensors:
         keys = tensor.path.split("/")
         if any(k in ("", ".", "..") for k in keys) or not tensor.path.isprintable():
-            raise UsageError(f"tensor path {tensor.path!r}: keys must be printable, not empty, . or ..")
+            raise UsageError(
+                f"tensor path {tensor.path!r}: keys must be printable, not empty, . or .."
+            )
         if "\\" in tensor.path or tensor.path in seen:
             raise UsageError(f"tensor path {tensor.path!r}: has a backslash or appears twice")
+        if len(tensor.path.encode()) > MAX_PATH_BYTES:
+            raise UsageError(f"tensor path {tensor.path[:40]!r}...: over {MAX_PATH_BYTES} bytes")
         seen.add(tensor.path)
         if len(tensor.shape) > 15 or tensor.dtype not in ITEM_BYTES:
             raise UsageError(f"{tensor.path}: {len(tensor.shape)} dimensions of {tensor.dtype}")
@@ -153,12 +160,20 @@ def _check(manifest: Manifest) -> None:
             raise UsageError(f"{tensor.path}: an empty or {tensor.dtype} tensor cannot be coded")
         if tensor.factor > max(tensor.size, 1):
             raise UsageError(f"{tensor.path}: factor {tensor.factor} is larger than the tensor")
+        if math.prod(d for d in tensor.shape if d) > MAX_PARAMETERS:  # where another one is zero
+            raise UsageError(f"{tensor.path}: a tensor has less than 2^34 elements")
+        if tensor.factor > 1 and tensor.entries * tensor.factor > MAX_SHARED_PLACES:
+            raise UsageError(f"{tensor.path}: more than 2^32 parameters cannot share entries")
     if manifest.parameters > MAX_PARAMETERS or manifest.entries > MAX_ENTRIES:
         raise UsageError("the network has 2^34 parameters or 2^32 coded entries, or more")
+    if len(manifest.data) > MAX_BYTES:
+        raise UsageError(f"the manifest has {len(manifest.data)} bytes; the limit is {MAX_BYTES}")
 
 
 def _common_prefix(a: bytes, b: bytes) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
 
 
 def varint(value: int) -> bytes:
