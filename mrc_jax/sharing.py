@@ -88,6 +88,9 @@ def make_sharing(tree: Any, seed: int, rules: Rules = (), uncoded: Sequence[str]
     """
     import jax
 
+    for pattern, factor in rules:
+        if factor < 1:
+            raise UsageError(f"sharing {pattern!r}: factor {factor} must be at least 1")
     leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
     used, tensors = set(), []
     for keys, leaf in leaves:
