@@ -1,0 +1,51 @@
+"""What is in a parsed file, without expanding its weights: as a dictionary and as text."""
+
+import dataclasses
+from typing import Any
+
+from mrc_jax.container import VERSION, Container, parts, scales_to_float
+from mrc_jax.manifest import Manifest
+
+_OF_HEADER = ("seed", "blocks", "bits", "codebook_blocks", "entries", "groups")
+
+
+def facts(parsed: Container, manifest: Manifest | None) -> dict[str, Any]:
+    """The file's header, group scales, tensors (none where the manifest is unknown) and parts.
+
+    Everything is what JSON can hold; parts_bytes add up to the file's size.
+    """
+    header = parsed.header
+    tensors = manifest.tensors if manifest else ()
+    return {
+        "version": VERSION,
+        **{name: getattr(header, name) for name in _OF_HEADER},
+        "block_size": header.partition.block_size,
+        "index_code": "fixed",
+        "parameters": manifest.parameters if manifest else None,
+        "fingerprint": header.fingerprint.hex(),
+        "group_scales": scales_to_float(parsed.scales).tolist(),
+        "tensors": [dataclasses.asdict(t) | {"entries": t.entries} for t in tensors],
+        "parts_bytes": parts(header),
+    }
+
+
+def text(facts: dict[str, Any]) -> str:
+    """Facts with file_bytes, as lines: numbers, tensors with their scales, bytes by part."""
+    lines = [
+        f"{name:16}{'unknown' if value is None else value}"
+        for name, value in facts.items()
+        if not isinstance(value, list | dict) and name != "file_bytes"
+    ]
+    scales = iter(facts["group_scales"])
+    for tensor in facts["tensors"]:
+        coded = "stored as it is"
+        if tensor["factor"]:
+            coded = f"factor {tensor['factor']}, {tensor['entries']} entries, scale {next(scales)}"
+        shape = list(tensor["shape"])
+        lines.append(f"  {tensor['path']}  {shape} {tensor['dtype']}: {coded}")
+    if not facts["tensors"]:
+        lines.append(f"{'group_scales':16}{', '.join(map(str, scales))}")
+        lines.append(f"{'tensors':16}unknown: give the network's manifest (--manifest M)")
+    lines.append("bytes")
+    lines += [f"  {name:14}{size:>12}" for name, size in facts["parts_bytes"].items()]
+    return "\n".join([*lines, f"  {'file_bytes':14}{facts['file_bytes']:>12}"])

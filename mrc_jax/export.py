@@ -1,0 +1,43 @@
+"""Decoded weights as the bytes of a file that other programs read: .npz or .safetensors."""
+
+import io
+import pathlib
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+
+from mrc_jax.errors import UsageError
+
+Weights = dict[str, np.ndarray]  # arrays by tensor path, as `decode` returns them
+SUFFIXES = (".npz", ".safetensors")
+
+
+def writer(path: str) -> Callable[[Weights], bytes]:
+    """The function from weights to the bytes of a file of this name.
+
+    Raises:
+      UsageError: the name ends in neither of SUFFIXES, or safetensors is not installed.
+    """
+    suffix = pathlib.Path(path).suffix
+    if suffix not in SUFFIXES:
+        raise UsageError(f"{path}: the output's name must end in {' or '.join(SUFFIXES)}")
+    if suffix == ".npz":
+        return npz
+    try:
+        from safetensors.numpy import save
+    except ImportError:
+        raise UsageError(
+            f"{path}: needs the package safetensors: pip install 'mrc_jax[train]', or write .npz"
+        ) from None
+    return save
+
+
+def npz(weights: Weights) -> bytes:
+    """An .npz file, which depends on the weights alone, not on the time."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for path, array in weights.items():
+            with archive.open(zipfile.ZipInfo(f"{path}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+    return out.getvalue()

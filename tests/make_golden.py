@@ -1,0 +1,165 @@
+"""Makes the golden files that are not there yet; those that exist are never rewritten.
+
+python tests/make_golden.py
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from mrc_jax.container import Container, Header, pack
+from mrc_jax.decode import decode, weights_sha256
+from mrc_jax.manifest import Manifest, Tensor
+from mrc_jax.models.lenet5 import LeNet5
+from mrc_jax.sharing import make_sharing
+
+TESTS = pathlib.Path(__file__).parent
+GOLDEN = TESTS / "golden"
+DATA = TESTS.parent / "mrc_jax" / "data"
+LENET5_RULES = (("Conv_1/kernel", 2), ("Dense_0/kernel", 50))
+SCALES = (0x3E80, 0x3DCD, 0x4000, 0x3C01, 0x3F80, 0x0D80, 0x4980)  # 2^-100 and 2^20 are the last
+
+F32, BF16 = "float32", "bfloat16"
+CASES = {  # name: (tensors, embedded, fields of the header, uncoded bytes)
+    "example": (
+        [("b", (2,), F32, 1), ("n", (2,), "int16", 0), ("w", (3, 2), F32, 2)],
+        True,
+        {"seed": 7, "bits": 6, "blocks": 2, "codebook_blocks": 2},
+        np.asarray([-2, 300], "<i2").tobytes(),
+    ),
+    "one_weight": ([("w", (1,), F32, 1)], False, {"seed": 0, "bits": 1, "blocks": 1}, b""),
+    "one_bit": ([("w", (37,), F32, 1)], True, {"seed": 1, "bits": 1, "blocks": 5}, b""),
+    "shared_codebook": (
+        [("a/bias", (7,), F32, 1), ("a/kernel", (7, 9), F32, 3), ("b", (29,), F32, 1)],
+        True,
+        {"seed": 20, "bits": 20, "blocks": 10, "codebook_blocks": 3},
+        b"",
+    ),
+    "thirty_bits": ([("w", (3, 11), F32, 1)], True, {"seed": 30, "bits": 30, "blocks": 4}, b""),
+    "uncoded": (
+        [
+            ("count", (2,), "int32", 0),
+            ("empty", (0, 3), F32, 0),
+            ("half", (2,), "float16", 0),
+            ("kernel", (5,), F32, 1),
+            ("mask", (4,), "bool", 0),
+            ("mean", (3,), BF16, 0),
+            ("wide", (1,), "float64", 0),
+        ],
+        True,
+        {"seed": 6, "bits": 8, "blocks": 2},
+        b"".join(
+            [
+                np.asarray([-1, 1 << 30], "<i4").tobytes(),
+                np.asarray([0.1, -65504], "<f2").tobytes(),
+                bytes([1, 0, 0, 1]),
+                np.asarray([0x3F80, 0xBFC0, 0x7F80], "<u2").tobytes(),
+                np.asarray([np.pi], "<f8").tobytes(),
+            ]
+        ),
+    ),
+    "dtypes": (
+        [
+            ("a", (6,), BF16, 1),
+            ("b", (2, 3), "float16", 2),
+            ("c", (5,), "float64", 1),
+        ],
+        True,
+        {"seed": 0xFFFFFFFF, "bits": 13, "blocks": 3},
+        b"",
+    ),
+    "scalars": (
+        [("scale", (), F32, 1), ("step", (), "uint32", 0), ("temperature", (), BF16, 1)],
+        True,
+        {"seed": 3, "bits": 8, "blocks": 2},
+        np.asarray(12345, "<u4").tobytes(),
+    ),
+    "external": (
+        [
+            ("params/Dense_0/bias", (10,), F32, 1),
+            ("params/Dense_0/kernel", (20, 10), F32, 7),
+            ("params/Dense_1/kernel", (10, 13), F32, 130),
+            ("params/Größe", (5,), F32, 4),
+        ],
+        False,
+        {"seed": 99, "bits": 17, "blocks": 6, "codebook_blocks": 4},
+        b"",
+    ),
+    "single_entries": (
+        [("w", (300,), F32, 1)],
+        True,
+        {"seed": 5, "bits": 8, "blocks": 300, "codebook_blocks": 300},
+        b"",
+    ),
+}
+
+
+def indices(count: int, bits: int) -> np.ndarray:
+    """uint32[count]: numbers below 2**bits that look random; the last is the largest."""
+    spread = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(2654435761) >> np.uint64(2)
+    chosen = (spread % np.uint64(1 << bits)).astype(np.uint32)
+    chosen[-1] = (1 << bits) - 1
+    return chosen
+
+
+def build(
+    manifest: Manifest, embed: bool, fields: dict[str, int], uncoded: bytes = b""
+) -> Container:
+    """A file's parts with indices of `indices` and scales of SCALES."""
+    header = Header.of(manifest, embed, **fields)
+    scales = np.resize(np.asarray(SCALES, np.uint16), header.groups)
+    return Container(header, scales, uncoded, indices(header.blocks, header.bits))
+
+
+def lenet5_manifest(rules: tuple[tuple[str, int], ...]) -> Manifest:
+    """The manifest of LeNet-5 with sharing rules."""
+    inputs = jax.ShapeDtypeStruct((1, 28, 28, 1), np.float32)
+    tree = jax.eval_shape(LeNet5().init, jax.random.key(0), inputs)
+    return make_sharing(tree, 0, rules).manifest
+
+
+def _write(path: pathlib.Path, data: bytes) -> None:
+    if path.exists():
+        print(f"{path.name}: exists, so it stays")
+        return
+    path.write_bytes(data)
+
+
+def _record(name: str, container: Container, manifest: Manifest, known: dict[str, Any]) -> None:
+    if name in known:
+        print(f"{name}: exists, so it stays")
+        return
+    data, embedded = pack(container), container.header.manifest is not None
+    _write(GOLDEN / name, data)
+    facts = {
+        "sha256": weights_sha256(decode(data, manifest.data)),
+        "file_bytes": len(data),
+        "embedded_manifest": embedded,
+    }
+    if not embedded and not name.startswith("lenet5"):
+        facts["manifest"] = name.replace(".mrc", ".manifest")
+        _write(GOLDEN / facts["manifest"], manifest.data)
+    known[name] = facts
+
+
+def main() -> None:
+    """Writes what is missing."""
+    GOLDEN.mkdir(exist_ok=True)
+    table = GOLDEN / "golden.json"
+    known = json.loads(table.read_text()) if table.exists() else {}
+    for name, (tensors, embed, fields, uncoded) in CASES.items():
+        manifest = Manifest(tuple(Tensor(*t) for t in tensors))
+        _record(f"{name}.mrc", build(manifest, embed, fields, uncoded), manifest, known)
+    for name, rules in (("lenet5", LENET5_RULES), ("lenet5_plain", ())):
+        manifest = lenet5_manifest(rules)
+        _write(DATA / f"{name}.manifest", manifest.data)
+        fields = {"seed": 2020, "bits": 16, "blocks": 900 if rules else 400, "codebook_blocks": 8}
+        _record(f"{name}.mrc", build(manifest, False, fields), manifest, known)
+    table.write_text(json.dumps(known, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
