@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import pathlib
 import time
 
@@ -321,3 +322,28 @@ def test_a_damaged_cifar10_file_is_refused(
     (tmp_path / "test_batch.bin").write_bytes(content)
     with pytest.raises(DataError, match=text):
         load("cifar10", str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_the_real_files_arrive_unchanged(
+    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = pathlib.Path(os.environ.get("MRC_DATA") or tmp_path)
+    found = [folder for folder in (root / name, root) if image_files.find(name, folder)]
+    if not found:
+        pytest.skip(f"no {name} in MRC_DATA: {image_files.WANTED[name]}")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
+    dataset = load(name, str(found[0]))
+    files = image_files.find(name, found[0])
+    assert files is not None
+    images, labels = image_files.parse(name, files["train"])
+    held_out, rest = data._hold_out(len(labels))
+    test_images, test_labels = image_files.parse(name, files["test"])
+    for split, wanted_images, wanted_labels in (
+        (dataset.train, images[rest], labels[rest]),
+        (dataset.validation, images[held_out], labels[held_out]),
+        (dataset.test, test_images, test_labels),
+    ):
+        np.testing.assert_array_equal(split.inputs, wanted_images)
+        np.testing.assert_array_equal(split.labels, wanted_labels)
