@@ -2,58 +2,31 @@
 
 import gzip
 import hashlib
-import io
 import os
 import pathlib
 import time
 
 import numpy as np
 import pytest
-from PIL import Image
+from image_sets import (
+    TEST,
+    TRAIN,
+    idx,
+    prepare_as_tfds_does,
+    random_images,
+    write_cifar10,
+    write_idx,
+)
 
 from experiments import data, image_files
 from experiments.data import Dataset, load
 from mrc_jax.errors import DataError, UsageError
-
-TRAIN, TEST = 40, 12  # examples of the synthetic sets
 
 
 @pytest.fixture(autouse=True)
 def _places(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def random_images(count: int, shape: tuple[int, ...], seed: int) -> image_files.Arrays:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, *shape), np.uint8), np.arange(count, dtype=np.int32) % 10
-
-
-def idx(array: np.ndarray) -> bytes:
-    sizes = np.array(array.shape, ">u4").tobytes()
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
-
-
-def write_idx(folder: pathlib.Path, dot: bool = False, zipped: bool = True) -> None:
-    folder.mkdir(exist_ok=True)
-    for start, count in (("train", TRAIN), ("t10k", TEST)):
-        images, labels = random_images(count, (28, 28), count)
-        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            stem = f"{start}-{kind.replace('-', '.') if dot else kind}-ubyte"
-            content = idx(array)
-            path = folder / (stem + (".gz" if zipped else ""))
-            path.write_bytes(gzip.compress(content) if zipped else content)
-
-
-def write_cifar10(folder: pathlib.Path) -> None:
-    images, labels = random_images(TRAIN, (32, 32, 3), 1)
-    test_images, test_labels = random_images(TEST, (32, 32, 3), 2)
-    parts = [(f"data_batch_{i + 1}", images[8 * i : 8 * i + 8], labels[8 * i : 8 * i + 8])
-             for i in range(5)]  # fmt: skip
-    for name, x, y in [*parts, ("test_batch", test_images, test_labels)]:
-        pixels = x.transpose(0, 3, 1, 2).reshape(len(y), -1)
-        records = np.concatenate([y[:, None].astype(np.uint8), pixels], axis=1)
-        (folder / f"{name}.bin").write_bytes(records.tobytes())
 
 
 def together(dataset: Dataset) -> set[tuple[bytes, int]]:
@@ -176,41 +149,6 @@ def test_nowhere_to_write_names_the_setting(
         load("mnist", str(tmp_path))
 
 
-def prepare_as_tfds_does(folder: pathlib.Path) -> None:
-    """MNIST as TensorFlow Datasets' own builder lays it out: PNG images in folder/mnist/VERSION."""
-    import tensorflow_datasets as tfds
-
-    def png(image: np.ndarray) -> io.BytesIO:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "png")
-        return io.BytesIO(file.getvalue())
-
-    with tfds.core.registered.skip_registration():
-
-        class Mnist(tfds.core.GeneratorBasedBuilder):
-            VERSION = tfds.core.Version("3.0.1")
-
-            def _info(self) -> tfds.core.DatasetInfo:
-                features = {
-                    "image": tfds.features.Image(shape=(28, 28, 1)),
-                    "label": tfds.features.ClassLabel(num_classes=10),
-                }
-                return tfds.core.DatasetInfo(
-                    builder=self, features=tfds.features.FeaturesDict(features)
-                )
-
-            def _split_generators(self, dl_manager: object) -> dict[str, object]:
-                return {"train": self._generate_examples(TRAIN),
-                        "test": self._generate_examples(TEST)}  # fmt: skip
-
-            def _generate_examples(self, count: int) -> object:
-                images, labels = random_images(count, (28, 28), count)
-                for i in range(count):
-                    yield str(i), {"image": png(images[i]), "label": int(labels[i])}
-
-    Mnist(data_dir=folder, file_format="array_record").download_and_prepare()
-
-
 def test_a_directory_that_tensorflow_datasets_prepared_is_read_at_once(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -260,68 +198,6 @@ def test_no_directory_and_unknown_names_are_refused() -> None:
         load("mnist", "")
     with pytest.raises(UsageError, match="must be one of digits, mnist, cifar10"):
         load("svhn", "")
-
-
-def damaged_idx() -> dict[str, tuple[str, bytes, str]]:
-    """Name -> (file, content, what the error says)."""
-    images, labels = random_images(TRAIN, (28, 28), TRAIN)
-    good = idx(images)
-    files = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
-    many = np.array([0, 0, 8, 3] + [255] * 12, np.uint8).tobytes() + good[16:]
-    cut, flipped = gzip.compress(good)[:-3000], bytearray(gzip.compress(good))
-    flipped[len(flipped) // 2] ^= 0xFF
-    zipped = {
-        "not gzip": (files[0], good, "damaged gzip"),
-        "cut gzip": (files[0], cut, "damaged gzip"),
-        "flipped gzip": (files[0], bytes(flipped), "damaged gzip"),
-        "empty": (files[0], b"", "IDX magic"),
-    }
-    contents = {
-        "magic": (files[0], b"\1" + good[1:], "IDX magic 00000803"),
-        "type": (files[0], good[:2] + b"\x0d" + good[3:], "IDX magic"),
-        "dimensions": (files[0], idx(labels), "IDX magic"),
-        "header cut": (files[0], good[:9], "IDX magic"),
-        "short": (files[0], good[:-1], "31359 bytes of data where its header says 31360"),
-        "long": (files[0], good + b"\0", "31361 bytes of data where its header says 31360"),
-        "huge": (files[0], many, "its header says"),
-        "size": (files[0], idx(images[:, :27]), r"images of \(27, 28, 1\)"),
-        "none": (files[0], idx(images[:0]), "0 images"),
-        "count": (files[1], idx(labels[:-1]), "39 labels for 40 images"),
-        "label": (files[1], idx(np.minimum(labels + 9, 10)), "label 10"),
-    }
-    return zipped | {
-        name: (file, gzip.compress(content), text)
-        for name, (file, content, text) in contents.items()
-    }
-
-
-@pytest.mark.parametrize("case", damaged_idx())
-def test_a_damaged_idx_file_is_refused_by_name(case: str, tmp_path: pathlib.Path) -> None:
-    write_idx(tmp_path)
-    name, content, text = damaged_idx()[case]
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=text) as caught:
-        load("mnist", str(tmp_path))
-    assert "\n" not in str(caught.value)
-    assert str(tmp_path) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        (b"", "0 bytes"),
-        (bytes(3072), "3072 bytes"),
-        (bytes(3074), "3074 bytes"),
-        (b"\x0a" + bytes(3072), "label 10"),
-    ],
-)
-def test_a_damaged_cifar10_file_is_refused(
-    content: bytes, text: str, tmp_path: pathlib.Path
-) -> None:
-    write_cifar10(tmp_path)
-    (tmp_path / "test_batch.bin").write_bytes(content)
-    with pytest.raises(DataError, match=text):
-        load("cifar10", str(tmp_path))
 
 
 @pytest.mark.slow
