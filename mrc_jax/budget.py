@@ -88,11 +88,11 @@ def _header(
     smallest = _with(manifest, recipe, seed, bits, None)
     if recipe.block_size:
         return smallest
-    room = (file_bytes - _size(smallest)) * 8 + bits
-    blocks = min(max(room // bits, 1), manifest.entries)
-    while blocks > 0:
+    room = file_bytes - _size(smallest) + container.parts(smallest)["indices"]
+    blocks = min(max(room * 8 // bits, 1), manifest.entries)
+    while blocks > 0:  # a few steps: only the varints of the header can take more than `smallest`'s
         header = _with(manifest, recipe, seed, bits, blocks)
         if _size(header) <= file_bytes:
             return header
-        blocks -= 1 if blocks < 64 else max(1, (_size(header) - file_bytes) * 8 // bits)
+        blocks -= 1
     return None

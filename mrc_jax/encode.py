@@ -54,7 +54,7 @@ def select(
     codebook = block // np.uint32(codebook_blocks)
 
     def step(i: chex.Array, best: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
-        candidate = i.astype(jnp.uint32) * np.uint32(chunk) + jnp.arange(chunk, dtype=jnp.uint32)
+        candidate = jnp.asarray(i, jnp.uint32) * np.uint32(chunk) + jnp.arange(chunk, dtype=jnp.uint32)
         score = candidates.log_weights(seed, codebook, candidate, a, c)
         if selection == "sample":
             score = score + candidates.gumbel(noise_key, candidate)

@@ -84,7 +84,8 @@ class Posterior(nn.Module):
         if not others or not self.is_mutable_collection("uncoded"):
             return net.apply(tree, *args, rngs=rngs, **kwargs)
         out, updated = net.apply(tree, *args, rngs=rngs, mutable=others, **kwargs)
-        self._store_uncoded({**tree, **updated})
+        if not self.is_initializing():  # as batch norm itself has it: a start is no step
+            self._store_uncoded({**tree, **updated})
         return out
 
     def _create(self, net: Any, args: Any, kwargs: Any) -> None:
