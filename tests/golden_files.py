@@ -1,0 +1,14 @@
+"""The golden files, for the tests that read them."""
+
+import json
+import pathlib
+
+TESTS = pathlib.Path(__file__).parent
+GOLDEN = TESTS / "golden"
+FILES = json.loads((GOLDEN / "golden.json").read_text())
+
+
+def golden(name: str) -> tuple[bytes, bytes | None]:
+    """A golden file and, where it is in a file beside it, its manifest."""
+    beside = FILES[name].get("manifest")
+    return (GOLDEN / name).read_bytes(), (GOLDEN / beside).read_bytes() if beside else None

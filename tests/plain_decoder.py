@@ -1,0 +1,134 @@
+"""A second decoder, in plain Python from docs/FORMAT.md; it shares no code with the library."""
+
+import functools
+import hashlib
+import math
+import statistics
+import struct
+import zlib
+
+M32 = 0xFFFFFFFF
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+ITEM_BYTES = (4, 2, 2, 8, 1, 2, 4, 8, 1, 2, 4, 8, 1)
+BFLOAT16 = 1
+
+
+def threefry(k0: int, k1: int, x0: int, x1: int) -> tuple[int, int]:
+    k = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
+    x0, x1 = x0 + k0 & M32, x1 + k1 & M32
+    for g in range(5):
+        for r in ROTATIONS[g % 2]:
+            x0 = x0 + x1 & M32
+            x1 = (x1 << r & M32 | x1 >> 32 - r) ^ x0
+        x0 = x0 + k[(g + 1) % 3] & M32
+        x1 = x1 + k[(g + 2) % 3] + g + 1 & M32
+    return x0, x1
+
+
+@functools.cache
+def words(stream: int, seed: int, c0: int, c1: int) -> tuple[int, int]:
+    return threefry(0x6D726300 + stream, seed, c0, c1)
+
+
+@functools.cache
+def normal_table() -> list[int]:
+    quantile = statistics.NormalDist().inv_cdf
+    return [round(4096 * quantile((i + 0.5) / 65536)) for i in range(65536)]
+
+
+def draw(seed: int, codebook: int, candidate: int, lane: int, block_size: int) -> int:
+    w = words(0, seed, candidate, codebook * -(-block_size // 4) + lane // 4)
+    return normal_table()[w[lane % 4 // 2] >> 16 * (lane % 2) & 0xFFFF]
+
+
+def sign_bit(stream: int, seed: int, row: int, n: int) -> int:
+    w0, w1 = words(stream, seed, n // 64, row)
+    return w0 + (w1 << 32) >> n % 64 & 1
+
+
+def permute(x: int, size: int, stream: int, seed: int, row: int) -> int:
+    bits = max(2, (size - 1).bit_length())
+    low = bits // 2
+    while True:
+        for r in range(8 if size <= 65536 else 4):
+            a, b = words(stream, seed, r, row)
+            half, width = (x >> low, low) if r % 2 else (x % (1 << low), bits - low)
+            m = (half + a) * 0x9E3779B1 & M32
+            m = (m ^ m >> 15) * (b | 1) & M32
+            m >>= 32 - width
+            x ^= m if r % 2 else m << low
+        if x < size:
+            return x
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+        if byte < 128:
+            return value, at
+
+
+def parse_manifest(data: bytes) -> list[tuple[str, int, int, int]]:
+    """(path, size, dtype code, factor) of each tensor."""
+    count, at = varint(data, 0)
+    tensors, path = [], b""
+    for _ in range(count):
+        shared, at = varint(data, at)
+        length, at = varint(data, at)
+        path, at = path[:shared] + data[at : at + length], at + length
+        kind, at, shape = data[at], at + 1, []
+        for _ in range(kind & 15):
+            dimension, at = varint(data, at)
+            shape.append(dimension)
+        factor, at = varint(data, at)
+        tensors.append((path.decode(), math.prod(shape), kind >> 4, factor))
+    assert at == len(data)
+    return tensors
+
+
+def decode(file: bytes, manifest: bytes | None = None) -> list[tuple[str, bytes]]:
+    """(path, little-endian bytes) of each tensor; valid files only."""
+    assert file[:4] == b"MRC\1" and zlib.crc32(file[:-4]) == int.from_bytes(file[-4:], "little")
+    if file[4]:
+        length, at = varint(file, 5)
+        manifest, at = file[at : at + length], at + length
+    else:
+        assert manifest is not None and hashlib.sha256(manifest).digest()[:8] == file[5:13]
+        at = 13
+        for _ in range(3):
+            _, at = varint(file, at)
+    tensors = parse_manifest(manifest)
+    seed, bits = struct.unpack_from("<IB", file, at)
+    blocks, at = varint(file, at + 5)
+    codebook_blocks, at = varint(file, at)
+    groups = [-(-size // factor) for _, size, _, factor in tensors if factor]
+    scales = struct.unpack_from(f"<{len(groups)}H", file, at)
+    at += 2 * len(groups)
+    payload = int.from_bytes(file[-4 - -(-blocks * bits // 8) : -4], "little")
+    indices = [payload >> b * bits & (1 << bits) - 1 for b in range(blocks)]
+    n = sum(groups)
+
+    def entry(e: int) -> int:
+        lane, b = divmod(permute(e, n, 1, seed, 0), blocks)
+        z = draw(seed, b // codebook_blocks, indices[b], lane, -(-n // blocks))
+        return -z if codebook_blocks > 1 and sign_bit(4, seed, b, lane) else z
+
+    out, start, group = [], 0, 0
+    for t, (path, size, dtype, factor) in enumerate(tensors):
+        if factor == 0:
+            data = file[at : at + size * ITEM_BYTES[dtype]]
+            at += len(data)
+            if dtype == BFLOAT16:
+                data = b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2))
+            out.append((path, data))
+            continue
+        m, scale = groups[group], struct.unpack("<f", struct.pack("<I", scales[group] << 16))[0]
+        own = [entry(start + e) * (scale / 4096) for e in range(m)]
+        if factor > 1:
+            places = [permute(i, m * factor, 2, seed, t) % m for i in range(size)]
+            own = [-own[p] if sign_bit(3, seed, t, i) else own[p] for i, p in enumerate(places)]
+        out.append((path, struct.pack(f"<{size}f", *own)))
+        start, group = start + m, group + 1
+    return out

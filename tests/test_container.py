@@ -1,0 +1,188 @@
+"""The file: what is packed is what is unpacked, and what cannot be is refused by name."""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrc_jax import container
+from mrc_jax.container import Container, Header, pack, parts, unpack
+from mrc_jax.errors import DataError, FormatError, UsageError
+from mrc_jax.manifest import Manifest, Tensor
+
+ROOT = pathlib.Path(__file__).parents[1]
+NETWORK = Manifest(
+    (
+        Tensor("bias", (5,), "float32", 1),
+        Tensor("kernel", (5, 7), "float32", 4),
+        Tensor("step", (), "int32", 0),
+    )
+)
+SCALES = np.asarray([0x3E80, 0x3F00], np.uint16)
+
+
+def a_container(embed: bool = True, **fields: int) -> Container:
+    header = Header.of(NETWORK, embed, **{"seed": 1, "blocks": 3, "bits": 4, **fields})
+    indices = np.arange(header.blocks, dtype=np.uint32) % (1 << header.bits)
+    return Container(header, SCALES, b"\1\2\3\4", indices)
+
+
+def sealed(body: bytes) -> bytes:
+    """A body with the checksum that fits it."""
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_what_is_packed_is_unpacked(data):
+    blocks = data.draw(st.integers(1, NETWORK.entries))
+    bits = data.draw(st.integers(1, 30))
+    header = Header.of(
+        NETWORK,
+        data.draw(st.booleans()),
+        seed=data.draw(st.integers(0, 2**32 - 1)),
+        blocks=blocks,
+        bits=bits,
+        codebook_blocks=data.draw(st.integers(1, blocks)),
+    )
+    indices = data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=blocks, max_size=blocks))
+    uncoded = data.draw(st.binary(min_size=4, max_size=4))
+    file = pack(Container(header, SCALES, uncoded, np.asarray(indices, np.uint32)))
+    again = unpack(file)
+    assert again.header == header and again.uncoded == uncoded
+    np.testing.assert_array_equal(again.indices, indices)
+    np.testing.assert_array_equal(again.scales, SCALES)
+    assert pack(again) == file and sum(parts(header).values()) == len(file)
+
+
+@pytest.mark.parametrize("embed", [True, False])
+def test_the_parts_are_the_bytes_of_the_file(embed):
+    one = a_container(embed)
+    sizes = parts(one.header)
+    assert sizes["header"] + sizes["manifest"] == len(one.header.data)
+    assert sizes["manifest"] == (len(NETWORK.data) if embed else 0)
+    assert sizes["scales"] == 4 and sizes["uncoded"] == 4
+    assert sizes["indices"] == 2 and sizes["checksum"] == 4
+    assert sum(sizes.values()) == len(pack(one))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bits": 0}, "bits an index"),
+        ({"bits": 31}, "bits an index"),
+        ({"blocks": 0}, "blocks for"),
+        ({"blocks": NETWORK.entries + 1}, "blocks for"),
+        ({"codebook_blocks": 0}, "blocks a codebook"),
+        ({"codebook_blocks": 4}, "blocks a codebook"),
+        ({"groups": 0}, "groups for"),
+        ({"groups": 99}, "groups for"),
+    ],
+)
+def test_impossible_headers_can_be_neither_written_nor_read(change, message):
+    one = a_container(embed=False)
+    header = dataclasses.replace(one.header, **change)
+    with pytest.raises(UsageError, match=message):
+        pack(dataclasses.replace(one, header=header))
+    body = header.data + bytes(2 * header.groups) + one.uncoded + bytes(200)
+    with pytest.raises(FormatError, match=message):
+        unpack(sealed(body))
+
+
+@pytest.mark.parametrize("scale", [0, 0x0D00, 0x4981, 0x7F80, 0x7FC0, 0xBE80, 0x8000])
+def test_scales_out_of_bounds_are_refused(scale):
+    one = a_container()
+    scales = np.asarray([0x3E80, scale], np.uint16)
+    with pytest.raises(UsageError, match="prior scale"):
+        pack(dataclasses.replace(one, scales=scales))
+    body = bytearray(pack(one)[:-4])
+    at = len(one.header.data) + 2
+    body[at : at + 2] = struct.pack("<H", scale)
+    with pytest.raises(FormatError, match="prior scale"):
+        unpack(sealed(bytes(body)))
+
+
+@pytest.mark.parametrize("scale", [0x0D80, 0x4980])
+def test_the_smallest_and_largest_scale_are_accepted(scale):
+    one = dataclasses.replace(a_container(), scales=np.asarray([scale, scale], np.uint16))
+    assert unpack(pack(one)).scales.tolist() == [scale, scale]
+
+
+def test_values_that_do_not_fit_the_header_are_not_written():
+    one = a_container()
+    for wrong in (
+        {"indices": np.asarray([0, 0], np.uint32)},
+        {"indices": np.asarray([0, 16, 0], np.uint32)},
+        {"indices": np.asarray([0, -1, 0])},
+        {"uncoded": b"123"},
+        {"scales": SCALES[:1]},
+    ):
+        with pytest.raises(UsageError, match="cannot write the file"):
+            pack(dataclasses.replace(one, **wrong))
+
+
+def test_a_wrong_magic_version_flag_checksum_or_length_is_refused_by_name():
+    body = pack(a_container())[:-4]
+    for wrong, message in (
+        (b"", "not an .mrc file"),
+        (b"MRC\1", "not an .mrc file"),
+        (sealed(b"PK\3" + body[3:]), "not an .mrc file"),
+        (sealed(body[:3] + b"\2" + body[4:]), "format version 2"),
+        (sealed(body[:4] + b"\3" + body[5:]), "unknown flags 0x3"),
+        (body + b"1234", "damaged"),
+        (sealed(body + b"\0"), "1 bytes too many"),
+        (sealed(body[:-1]), "ends inside the indices"),
+        (sealed(body[:-3]), "ends inside the uncoded tensors"),
+        (sealed(body[:-1] + bytes([body[-1] | 0x80])), "spare bits"),
+    ):
+        with pytest.raises(FormatError, match=message):
+            unpack(wrong)
+
+
+def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "file"
+    for data in (b"old", b"new"):
+        container.write(path, data)
+        assert container.read(path) == data
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_cannot_be_read_or_written_is_named(tmp_path):
+    for path in (tmp_path, tmp_path / "missing" / "file"):
+        with pytest.raises(DataError, match=str(path)):
+            container.read(path)
+        with pytest.raises(DataError, match=str(path)):
+            container.write(path, b"data")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path):
+    path = tmp_path / "huge"
+    with path.open("wb") as file:
+        file.truncate(container.MAX_FILE_BYTES + 1)
+    with pytest.raises(FormatError, match="larger than"):
+        container.read(path)
+
+
+@pytest.mark.parametrize("how", ["limit", "signal"])
+def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path, how):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    code = "import os, resource, signal, sys\nfrom mrc_jax import container\n"
+    if how == "limit":
+        code += "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+    else:
+        code += f"os.fsync = lambda _: os.kill(os.getpid(), {int(signal.SIGINT)})\n"
+    code += "container.write(sys.argv[1], bytes(5000))\n"
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True)
+    assert done.returncode != 0
+    assert os.listdir(tmp_path) == ["file"] and path.read_bytes() == b"old"
