@@ -21,6 +21,7 @@ NUMPY_ONLY = {
     "codelength",
     "container",
     "decode",
+    "description",
     "errors",
     "index_codes",
     "manifest",
@@ -28,7 +29,7 @@ NUMPY_ONLY = {
     "shared_random",
 }
 # These have a half in JAX beside the NumPy half, and import it inside functions.
-JAX_INSIDE_FUNCTIONS = {"blocks", "budget", "cli", "shared_random", "sharing"}
+JAX_INSIDE_FUNCTIONS = {"blocks", "budget", "cli", "export", "shared_random", "sharing"}
 TRAINING_PACKAGES = (
     "absl",
     "chex",
