@@ -144,12 +144,13 @@ def train_step(
     if refining:
         params["log_prior_scale"] = state.params["log_prior_scale"]
     live = jnp.ones(header.blocks, bool) if done is None else ~done
+    betas = update_betas(state.betas, kl, problem.budget_nats, problem.recipe.beta_step)
     after = state.replace(
         step=state.step + 1,
         params=params,
         uncoded=updated.get("uncoded", state.uncoded),
         opt_state=opt_state,
-        betas=update_betas(state.betas, kl, problem.budget_nats, problem.recipe.beta_step),
+        betas=jnp.where(live, betas, state.betas),
     )
     excess = jnp.max(jnp.where(live, kl, -jnp.inf)) - problem.budget_nats
     mean_kl = jnp.sum(jnp.where(live, kl, 0)) / jnp.maximum(jnp.sum(live), 1)

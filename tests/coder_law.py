@@ -6,7 +6,7 @@ import numpy as np
 from scipy import special, stats
 
 from mrc_jax import container, encode
-from mrc_jax.blocks import slot_of_entry
+from mrc_jax.blocks import Partition, slot_of_entry
 from mrc_jax.decode import coded_vector
 from mrc_jax.manifest import Manifest, Tensor
 
@@ -72,7 +72,7 @@ class Case:
         std = np.exp(0.5 * self.log_variance.astype(np.float64))
         ratio = stats.norm.logpdf(values, self.mean.astype(np.float64), std)
         ratio -= stats.norm.logpdf(values, 0, scale)
-        partition = container.Partition(self.entries, self.blocks)
+        partition = Partition(self.entries, self.blocks)
         entry = np.arange(self.entries, dtype=np.uint32)
         block = slot_of_entry(partition, np.uint32(SEED), entry) % self.blocks
         return np.stack([ratio[:, block == b].sum(1) for b in range(self.blocks)])

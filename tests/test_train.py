@@ -1,0 +1,189 @@
+"""Training: budgets are reached, batches are passes, a step is Adam's, runs repeat to the bit."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrc_jax import train
+from mrc_jax.budget import plan
+from mrc_jax.objective import block_kl_nats, slot_order
+from mrc_jax.posterior import Coded, Posterior, init_variables
+from mrc_jax.recipe import Recipe
+from mrc_jax.sharing import make_sharing
+
+RANDOM = np.random.default_rng(0)
+INPUTS = jnp.asarray(RANDOM.normal(size=(96, 6)), jnp.float32)
+TARGETS = INPUTS @ jnp.asarray(RANDOM.normal(size=(6, 4)), jnp.float32)
+DATA = (INPUTS, TARGETS)
+
+
+def network(tree, inputs):
+    return inputs @ tree["w"] + tree["b"]
+
+
+def squared(outputs, targets):
+    return jnp.mean(jnp.square(outputs - targets), axis=-1)
+
+
+def problem(**settings):
+    settings = {
+        "bits": 8, "batch_size": 32, "steps": 600, "learning_rate": 0.02,
+        "final_learning_rate": 0.002, "refine_learning_rate": 0.001, "beta_init": 1e-2,
+        "beta_step": 0.02, "log_std_init": -3.0, "prior_scale_init": 0.5, **settings,
+    }  # fmt: skip
+    recipe = Recipe(**settings)
+    tree = {"w": jnp.zeros((6, 4)), "b": jnp.zeros(4)}
+    sharing = make_sharing(tree, 3)
+    header = plan(sharing.manifest, 44, recipe, seed=3)
+    made = train.Problem(Posterior(network, sharing), squared, header, recipe)
+    variables = init_variables(sharing, tree, recipe.log_std_init, recipe.prior_scale_init)
+    state = train.init_state(made, variables, jax.random.key(0))
+    return made, made.index_arrays(variables["sharing"]), state
+
+
+def runner(made):
+    return jax.jit(partial(train.train_on_arrays, made), static_argnames=("steps", "refining"))
+
+
+def block_kls(made, arrays, state):
+    sharing, partition = made.posterior.sharing, made.header.partition
+    return np.asarray(block_kl_nats(state.params, sharing, partition, arrays["order"]))
+
+
+@pytest.mark.parametrize("slack_nats", [0.0, -2.0])
+def test_betas_drive_every_block_to_its_budget(slack_nats):
+    made, arrays, state = problem(slack_nats=slack_nats, steps=3000)
+    run = runner(made)
+    after, metrics = run(arrays, state, DATA, steps=3000)
+    kl, budget = block_kls(made, arrays, after), 8 * np.log(2) + slack_nats
+    assert len(kl) == made.header.blocks > 5
+    assert made.budget_nats == pytest.approx(budget)
+    np.testing.assert_allclose(kl, budget, rtol=0.1)
+    assert int(after.step) == 3000 and np.isfinite(metrics["loss"])
+    free, _ = run(arrays, state.replace(betas=0 * state.betas), DATA, steps=3000)
+    assert np.mean(block_kls(made, arrays, free)) > 1.5 * budget  # what betas of zero leave
+
+
+def test_metrics_are_means_and_excesses_of_the_blocks_not_coded():
+    made, arrays, state = problem()
+    done = np.arange(made.header.blocks) < 3
+    coded = Coded(
+        is_coded=jnp.asarray(done)[arrays["order"]["slot"] % made.header.blocks],
+        value=jnp.full(made.header.entries, 0.25),
+    )
+    state = state.replace(coded=coded)
+    batch = (INPUTS[:32], TARGETS[:32])
+    kl = block_kls(made, arrays, state)
+    for refining, live in ((False, np.full(len(kl), True)), (True, ~done)):
+        step = jax.jit(partial(train.train_step, made), static_argnums=3)
+        _, metrics = step(arrays, state, batch, refining)
+        assert metrics["kl_nats"] == pytest.approx(kl[live].mean(), rel=1e-5)
+        excess = kl[live].max() - made.budget_nats
+        assert metrics["over_budget_nats"] == pytest.approx(excess, abs=1e-4)
+
+
+def test_refining_leaves_coded_blocks_and_prior_scales_as_they_are():
+    made, arrays, state = problem(beta_step=3.0)
+    done = jnp.arange(made.header.blocks) < 3
+    is_coded = done[arrays["order"]["slot"] % made.header.blocks]
+    state = state.replace(coded=Coded(is_coded=is_coded, value=jnp.where(is_coded, 0.25, 0.0)))
+    after, _ = runner(made)(arrays, state, DATA, steps=100, refining=True)
+    before, later = state.params, after.params
+    np.testing.assert_array_equal(before["log_prior_scale"], later["log_prior_scale"])
+    for name in ("mean", "log_variance"):
+        np.testing.assert_array_equal(before[name] == later[name], is_coded)
+    np.testing.assert_array_equal(
+        after.betas == state.betas, done
+    )  # and so the betas of coded ones
+    free, _ = runner(made)(arrays, state, DATA, steps=3)
+    assert np.all(free.params["log_prior_scale"] != before["log_prior_scale"])
+
+
+@pytest.mark.parametrize("examples, batch_size", [(96, 32), (10, 3), (7, 7), (5, 9)])
+def test_a_pass_has_each_example_once_and_the_next_another_order(examples, batch_size):
+    _, _, state = problem()
+    size, per_pass = min(batch_size, examples), max(examples // batch_size, 1)
+    passes = []
+    for p in range(3):
+        steps = range(p * per_pass, (p + 1) * per_pass)
+        batches = [
+            train._batch(batch_size, examples, state.replace(step=jnp.int32(s))) for s in steps
+        ]
+        assert all(b.shape == (size,) for b in batches)
+        passes.append(np.concatenate(batches))
+        assert len(np.unique(passes[-1])) == size * per_pass
+        assert passes[-1].max() < examples
+    assert np.any(passes[0] != passes[1]) and np.any(passes[1] != passes[2])
+
+
+def test_two_runs_are_equal_to_the_bit_and_compile_once():
+    made, arrays, state = problem()
+    run = runner(made)
+    one, _ = run(arrays, state, DATA, steps=50)
+    other, _ = run(arrays, state, DATA, steps=50)
+    assert run._cache_size() == 1
+    halves, _ = run(arrays, state, DATA, steps=25)
+    halves, _ = run(arrays, halves, DATA, steps=25)
+    assert run._cache_size() == 2  # steps is static; a state that came back compiles nothing
+    for x, y, z in zip(*map(jax.tree.leaves, (one, other, halves)), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes() == np.asarray(z).tobytes()
+    different, _ = run(arrays, state.replace(key=state.key + 1), DATA, steps=50)
+    assert np.any(one.params["mean"] != different.params["mean"])
+
+
+def test_a_step_is_one_of_adam_on_loss_plus_weighted_kl():
+    made, arrays, state = problem()
+    batch = (INPUTS[:32], TARGETS[:32])
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), 0)
+    noise = jax.random.split(key, 2)[0]
+    order, partition = slot_order(made.header.partition, 3), made.header.partition
+
+    def objective(params):
+        # the stream's own derivation is Flax's; the sample comes from a network that returns it
+        whole = Posterior(lambda tree: tree, made.posterior.sharing)
+        tree = whole.apply({"params": params}, rngs={"posterior": noise})
+        loss = jnp.mean(squared(network(tree, batch[0]), batch[1]))
+        kl = block_kl_nats(params, made.posterior.sharing, partition, order)
+        return loss + 1e-2 * jnp.sum(kl), (loss, kl)
+
+    gradient, (loss, kl) = jax.grad(objective, has_aux=True)(state.params)
+    after, metrics = train.train_step(made, arrays, state, batch, False)
+    assert metrics["loss"] == pytest.approx(float(loss), rel=1e-5)
+    for name, before in state.params.items():
+        g = np.asarray(gradient[name], np.float64)
+        step = 0.02 * g / (np.sqrt(g**2) + 1e-8)  # Adam's first: both moments unbiased are g, g^2
+        np.testing.assert_allclose(after.params[name], before - step, rtol=1e-4, atol=1e-6)
+    up = np.asarray(kl) > made.budget_nats
+    factor = np.where(up, 1.02, 1 / 1.02)
+    np.testing.assert_allclose(after.betas, 1e-2 * factor, rtol=1e-5)
+    assert int(after.step) == 1
+
+
+def test_the_rate_falls_by_a_cosine_and_stays_constant_while_refining():
+    made, _, state = problem(steps=100)
+    gradient = jax.tree.map(jnp.ones_like, state.params)
+    opt_state, rates = state.opt_state, []
+    for _ in range(110):
+        updates, opt_state = made.optimizer.update(gradient, opt_state)
+        rates.append(-float(updates["mean"][0]))  # Adam's step on a constant gradient is the rate
+    t = np.arange(100) / 100
+    expected = 0.002 + (0.02 - 0.002) * 0.5 * (1 + np.cos(np.pi * t))
+    np.testing.assert_allclose(rates, [*expected, *[0.001] * 10], rtol=2e-4)
+
+
+def test_batches_given_train_as_the_steps_one_by_one():
+    made, arrays, state = problem()
+    batches = jax.tree.map(lambda x: x.reshape(3, 32, -1), DATA)
+    scanned, metrics = jax.jit(partial(train.train_on_batches, made))(arrays, state, batches)
+    step, losses = jax.jit(partial(train.train_step, made), static_argnums=3), []
+    for i in range(3):
+        batch = jax.tree.map(lambda x, i=i: x[i], batches)
+        state, of_step = step(arrays, state, batch, False)
+        losses.append(of_step["loss"])
+    for x, y in zip(jax.tree.leaves(scanned), jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+    assert metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert metrics["kl_nats"] == pytest.approx(float(of_step["kl_nats"]), rel=1e-5)
