@@ -140,7 +140,7 @@ def pack(container: Container) -> bytes:
 
 
 def unpack(data: bytes) -> Container:
-    """Parses and checks a file; raises FormatError. Allocates in proportion to len(data) at most."""
+    """Parses and checks a file; raises FormatError. Allocates in proportion to len(data)."""
     if len(data) < 9 or data[:3] != MAGIC:
         raise FormatError("not an .mrc file: it does not begin with 'MRC'")
     if data[3] != VERSION:

@@ -1,4 +1,4 @@
-"""The manifest: names, shapes, dtypes and sharing factors of a network's tensors, as bytes and back.
+"""The manifest: names, shapes, dtypes, sharing factors of a network's tensors, as bytes and back.
 
 Its bytes are specified in docs/FORMAT.md ("Manifest"); their SHA-256 begins with the fingerprint.
 """
@@ -108,7 +108,7 @@ class Manifest:
 
 
 def parse(data: bytes) -> Manifest:
-    """Reads a manifest; raises FormatError for anything that `Manifest.data` cannot have written."""
+    """Reads a manifest; raises FormatError for what `Manifest.data` cannot have written."""
     if len(data) > MAX_BYTES:
         raise FormatError(f"the manifest has {len(data)} bytes; the limit is {MAX_BYTES}")
     reader = Reader(data, "the manifest")
