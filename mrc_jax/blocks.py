@@ -1,7 +1,8 @@
 """The partition of the coded vector into blocks, by a keyed permutation.
 
-Entry e sits in slot permute(e); slot s is lane s // blocks of block s % blocks. So blocks differ by at most one in
-length, and a coded vector of n entries in slot order, padded to block_size * blocks, is an array [block_size, blocks].
+Entry e sits in slot permute(e); slot s is lane s // blocks of block s % blocks. So blocks differ by
+at most one in length, and a coded vector of n entries in slot order, padded to block_size * blocks,
+is an array [block_size, blocks].
 """
 
 import dataclasses

@@ -5,10 +5,10 @@ import importlib.resources
 
 import numpy as np
 
+from mrc_jax.blocks import slot_of_entry
 from mrc_jax.container import Container, Header, scales_to_float, unpack
 from mrc_jax.errors import FormatError
 from mrc_jax.manifest import ITEM_BYTES, UNCODED, Manifest, parse
-from mrc_jax.blocks import slot_of_entry
 from mrc_jax.shared_random import TABLE_UNIT, Stream, quantiles, sign_bits
 from mrc_jax.sharing import expand_group, groups
 

@@ -35,5 +35,7 @@ def unpack_fixed(data: bytes, count: int, bits: int) -> np.ndarray:
         if flags[size * bits :].any():
             raise FormatError("the indices: the spare bits of the last byte are not zero")
         flags = flags[: size * bits].reshape(size, bits)
-        indices[start : start + size] = np.where(flags, powers, np.uint32(0)).sum(1, dtype=np.uint32)
+        indices[start : start + size] = np.where(flags, powers, np.uint32(0)).sum(
+            1, dtype=np.uint32
+        )
     return indices

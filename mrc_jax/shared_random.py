@@ -1,7 +1,8 @@
-"""Numbers that encoder and decoder both can make: Threefry-2x32-20 on explicit counters, and what is built on it.
+"""Numbers that encoder and decoder both can make: Threefry-2x32-20 on explicit counters.
 
-Every function takes NumPy or JAX arrays and gives the same integers for both (docs/FORMAT.md, "Shared
-randomness"). Threefry is Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+Every function takes NumPy or JAX arrays and gives the same integers for both (docs/FORMAT.md,
+"Shared randomness"). Threefry is Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+SC 2011.
 """
 
 import enum
