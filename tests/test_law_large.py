@@ -138,3 +138,15 @@ def test_the_private_noise_is_gumbel_far_into_the_tail():
     assert stats.kstest(noise * 1.02, "gumbel_r").pvalue < ALARM
     assert tail_p_value(candidates.gumbel) > ALARM
     assert tail_p_value(poor_gumbel(23)) < ALARM
+
+
+def test_the_private_noise_is_exact_for_the_smallest_and_largest_uniforms(monkeypatch):
+    """All 64 random bits count: within 2e-6 of float64 from 2^-65 up, and finite at the end."""
+    high = np.asarray([0, 0, 0, 1, 255, 1 << 20, 1 << 31, 0xFFFFFF00, 0xFFFFFFFF], np.uint32)
+    low = np.asarray([0, 1, 1 << 31, 7, 9, 0, 0xFFFFFFFF, 0, 0xFFFFFFFF], np.uint32)
+    monkeypatch.setattr(candidates, "threefry", lambda *_: (jnp.asarray(high), jnp.asarray(low)))
+    noise = candidates.gumbel(jnp.zeros(2, jnp.uint32), jnp.zeros(9, jnp.uint32))
+    uniform = (high.astype(np.float64) + (low + 0.5) * 2.0**-32) * 2.0**-32
+    exact = -np.log(-np.log1p(-np.minimum(uniform, 1 - 2.0**-24)))
+    np.testing.assert_allclose(noise, exact, rtol=2e-6)
+    assert noise[0] > 45 and noise[-1] < -2.8
