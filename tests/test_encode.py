@@ -53,7 +53,7 @@ def test_argmax_is_the_best_of_all_decoded_candidates(codebook_blocks):
     np.testing.assert_array_equal(index, case.log_weights().argmax(1))
 
 
-@pytest.mark.parametrize("codebook_blocks", [1, 2, 3])
+@pytest.mark.parametrize("codebook_blocks", [1, 3])
 def test_decode_blocks_finds_the_values_of_the_numpy_decoder(codebook_blocks):
     case = Case(entries=13, blocks=4, bits=6, codebook_blocks=codebook_blocks)
     decode = partial(decode_blocks, entries=13, codebook_blocks=codebook_blocks)
@@ -88,7 +88,7 @@ def coefficients_of_blocks(blocks=48):
     )
 
 
-@pytest.mark.parametrize("codebook_blocks", [1, 4])
+@pytest.mark.parametrize("codebook_blocks", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_index_does_not_depend_on_chunks_waves_or_compilation(codebook_blocks):
     a, c, block = coefficients_of_blocks()
     select = partial(
@@ -100,7 +100,7 @@ def test_the_index_does_not_depend_on_chunks_waves_or_compilation(codebook_block
     )
     expected = jax.jit(jax.vmap(lambda a, c, b: select(a, c, block=b)))(a, c, block)
     assert len(np.unique(expected)) > 40
-    for chunk in (1, 256, 1024):
+    for chunk in (1, 256):
         mapped = jax.vmap(partial(select, chunk=chunk))(a, c, block=block)
         np.testing.assert_array_equal(mapped, expected)
     one = jax.jit(partial(select, chunk=64))
@@ -117,7 +117,7 @@ def test_a_block_alone_is_coded_as_it_is_among_others():
     in_use = jnp.ones((3, 10), bool)
     choose = partial(encode.select_blocks, jax.random.key(5), bits=BITS)
     together = choose(*columns, in_use, jnp.uint32(1), block)
-    for pick in ([4], [9, 0], [2, 3, 7]):
+    for pick in ([4], [9, 0, 3]):
         some = choose(
             *(x[:, jnp.asarray(pick)] for x in (*columns, in_use)),
             jnp.uint32(1),

@@ -31,7 +31,7 @@ def dense(made, own):
     return np.concatenate([np.reshape(x, (len(unit), -1)) for x in leaves], axis=1).T
 
 
-@pytest.mark.parametrize("factor", [1, 2, 3, 8, 35])
+@pytest.mark.parametrize("factor", [1, 3, 35])
 def test_expand_is_the_documented_loop(factor):
     _, made, own = example(factor=factor)
     coded = np.random.default_rng(0).normal(size=made.manifest.entries).astype(np.float32)
@@ -72,7 +72,7 @@ def test_half_of_the_shared_signs_are_negative():
     assert abs(negative.mean() - 0.5) < 4 * 0.5 / np.sqrt(20_000)
 
 
-@pytest.mark.parametrize("factor", [1, 2, 3, 8, 35])
+@pytest.mark.parametrize("factor", [1, 3, 35])
 def test_the_gradient_of_expand_is_its_transpose(factor):
     _, made, own = example(factor=factor)
     matrix = dense(made, own)
@@ -83,7 +83,7 @@ def test_the_gradient_of_expand_is_its_transpose(factor):
     assert np.all(np.abs(matrix).sum(1) == 1)
 
 
-@pytest.mark.parametrize("size, factor", [(35, 1), (35, 2), (37, 5), (3, 3)])
+@pytest.mark.parametrize("size, factor", [(35, 1), (37, 5), (3, 3)])
 def test_collapse_inverts_expand_up_to_the_root_of_how_many_share(size, factor):
     _, made, own = example(shape=(size,), factor=factor)
     coded = np.random.default_rng(size).normal(size=made.manifest.entries).astype(np.float32)
