@@ -12,17 +12,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from experiments import networks, record
+from experiments.command import run
 from experiments.data import Dataset, load
 from experiments.progress import Bar
 from experiments.settings import Config, differences
 from mrc_jax import api, container
 from mrc_jax.checkpoint import Checkpoints, header_meta, lock
 from mrc_jax.compress import Progress, code_all, steps_on, train_to_budget
-from mrc_jax.errors import MrcError, UsageError
+from mrc_jax.errors import UsageError
 from mrc_jax.objective import block_kl_nats
 from mrc_jax.sharing import tree_of
 from mrc_jax.train import Problem, State
@@ -199,12 +200,12 @@ def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
                 )
         else:
             record.write_json(record_path, wanted)
-        run = Run(config, dataset, workdir)
-        signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stop", True))
+        job = Run(config, dataset, workdir)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(job, "stop", True))
         try:
-            return run.go()
+            return job.go()
         finally:
-            run.checkpoints.close()
+            job.checkpoints.close()
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -215,16 +216,12 @@ def summary(report: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     """The command."""
-    try:
-        if len(argv) > 1:
-            raise UsageError(f"unknown argument {argv[1]!r}; fields are --config.FIELD=VALUE")
-        config = Config.from_config_dict(_CONFIG.value)
-        print(summary(compress(config, pathlib.Path(_WORKDIR.value))))
-    except MrcError as error:
-        print(f"experiments.compress: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    if len(argv) > 1:
+        raise UsageError(f"unknown argument {argv[1]!r}; fields are --config.FIELD=VALUE")
+    config = Config.from_config_dict(_CONFIG.value)
+    print(summary(compress(config, pathlib.Path(str(_WORKDIR.value)))))
 
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    run(main)

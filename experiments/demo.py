@@ -1,4 +1,5 @@
-"""The demonstration: the digits network at several sizes, each decoded by a process without JAX, in a table and a plot.
+"""The demonstration: the digits network at several sizes, each decoded by a process without JAX,
+in a table and a plot.
 
 python -m experiments.demo --workdir=out/demo
 """
@@ -11,13 +12,14 @@ import sys
 import time
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from configs import digits
 from experiments import plot
+from experiments.command import run
 from experiments.compress import compress
 from experiments.settings import Config
-from mrc_jax.errors import FormatError, MrcError
+from mrc_jax.errors import FormatError
 
 _WORKDIR = flags.DEFINE_string("workdir", "out/demo", "Where the demonstration writes.")
 SIZES = (300, 600, 1200)  # bytes; the middle one is the config's
@@ -58,7 +60,7 @@ def table(reports: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def run(workdir: pathlib.Path) -> None:
+def demonstrate(workdir: pathlib.Path) -> None:
     """Does what is left of the demonstration, and prints its table."""
     start = time.monotonic()
     config = Config.from_config_dict(digits.get_config())
@@ -80,12 +82,8 @@ def run(workdir: pathlib.Path) -> None:
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    try:
-        run(pathlib.Path(_WORKDIR.value))
-    except MrcError as error:
-        print(f"experiments.demo: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    demonstrate(pathlib.Path(_WORKDIR.value))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -5,18 +5,17 @@ python -m experiments.evaluate --file=out/digits/model.mrc --config=configs/digi
 
 import json
 import pathlib
-import sys
 
 import jax
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from experiments import networks
+from experiments.command import run
 from experiments.data import load
 from experiments.settings import Config
 from mrc_jax import container
 from mrc_jax.decode import decode, weights_sha256
-from mrc_jax.errors import MrcError
 from mrc_jax.sharing import tree_of
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config that the file was made with.")
@@ -29,7 +28,9 @@ _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 
 
 def evaluate(config: Config, file: str, manifest: str | None, split: str) -> dict[str, object]:
-    """The error of the decoded weights, as a fraction, with the file's size and the weights' hash."""
+    """The error of the decoded weights, as a fraction, with the file's size and the weights'
+    hash.
+    """
     dataset = load(config.data, config.data_dir)
     net = networks.network(config, dataset)
     data = container.read(file)
@@ -49,12 +50,8 @@ def evaluate(config: Config, file: str, manifest: str | None, split: str) -> dic
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    try:
-        config = Config.from_config_dict(_CONFIG.value)
-        found = evaluate(config, _FILE.value, _MANIFEST.value, _SPLIT.value)
-    except MrcError as error:
-        print(f"experiments.evaluate: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    config = Config.from_config_dict(_CONFIG.value)
+    found = evaluate(config, str(_FILE.value), _MANIFEST.value, _SPLIT.value)
     if _JSON.value:
         print(json.dumps(found))
     else:
@@ -63,4 +60,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "file"])
-    app.run(main)
+    run(main)

@@ -68,7 +68,7 @@ def train_plain(
             jax.random.fold_in(key, number), (batch_size,), 0, data[1].shape[0]
         )
         value, gradient = jax.value_and_grad(
-            lambda w: jnp.mean(loss(net.apply(w, data[0][picked]), data[1][picked]))
+            lambda w: jnp.mean(loss(_logits(net, w, data[0][picked]), data[1][picked]))
         )(weights)
         updates, opt_state = optimizer.update(gradient, opt_state)
         return (optax.apply_updates(weights, updates), opt_state, data), value
@@ -100,4 +100,8 @@ def error(net: nn.Module, weights: Any, split: Split) -> float:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(net: nn.Module, weights: Any, inputs: chex.Array) -> chex.Array:
-    return jnp.argmax(net.apply(weights, inputs), axis=-1)
+    return jnp.argmax(_logits(net, weights, inputs), axis=-1)
+
+
+def _logits(net: nn.Module, weights: Any, inputs: chex.Array) -> Any:
+    return net.apply(weights, inputs)

@@ -4,13 +4,13 @@ python -m experiments.plot --out=rate.png out/demo/runs/*
 """
 
 import pathlib
-import sys
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
+from experiments.command import run
 from experiments.record import read_json
-from mrc_jax.errors import DataError, MrcError
+from mrc_jax.errors import UsageError
 
 _OUT = flags.DEFINE_string("out", "rate.png", "The picture to write.")
 
@@ -40,9 +40,7 @@ def draw(reports: list[dict[str, Any]], out: pathlib.Path, title: str) -> None:
     coded = [100 * r[f"{split}_error"] for r in reports]
     axes.plot(sizes, coded, "o-", color="tab:blue", label="decoded from the file")
     for size, value in zip(sizes, coded, strict=True):
-        axes.annotate(
-            f"{size} B, {value:.1f} %", (size, value), (4, 6), textcoords="offset points"
-        )
+        axes.annotate(f"{size} B, {value:.1f} %", (size, value), (4, 6), textcoords="offset points")
     axes.set_xscale("log")
     axes.set_xticks(sizes, [str(s) for s in sizes])
     axes.minorticks_off()
@@ -58,15 +56,11 @@ def draw(reports: list[dict[str, Any]], out: pathlib.Path, title: str) -> None:
 
 def main(argv: list[str]) -> None:
     """The command."""
-    try:
-        if len(argv) < 2:
-            raise DataError("give the work directories of finished runs")
-        reports = [read_json(pathlib.Path(folder) / "report.json") for folder in argv[1:]]
-        draw(reports, pathlib.Path(_OUT.value), reports[0]["config"]["name"])
-    except MrcError as error:
-        print(f"experiments.plot: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    if len(argv) < 2:
+        raise UsageError("give the work directories of finished runs")
+    reports = [read_json(pathlib.Path(folder) / "report.json") for folder in argv[1:]]
+    draw(reports, pathlib.Path(_OUT.value), reports[0]["config"]["name"])
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -1,4 +1,6 @@
-"""What a run leaves behind: its config, metrics.jsonl, report.json, and where and with what it was made."""
+"""What a run leaves behind: its config, metrics.jsonl, report.json, and where and with what it
+was made.
+"""
 
 import importlib.metadata
 import json

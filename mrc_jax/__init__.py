@@ -64,5 +64,6 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"mrc_jax.{_TRAINING[name]}"), name)
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"mrc_jax.{name} needs {error.name}: install the extra with pip install 'mrc_jax[train]'"
+            f"mrc_jax.{name} needs {error.name}: install the extra with "
+            "pip install 'mrc_jax[train]'"
         ) from None

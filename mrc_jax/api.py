@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from mrc_jax import budget, container
+from mrc_jax import budget, codelength, container
 from mrc_jax.compress import OnCall, code_all, file_of, steps_on, train_to_budget
 from mrc_jax.decode import decode, weights_sha256
 from mrc_jax.errors import UsageError
@@ -48,14 +48,16 @@ def compress_network(
     net_kwargs: Mapping[str, Any] | None = None,
     on_call: OnCall | None = None,
 ) -> Compressed:
-    """Trains a posterior over a network's weights and codes a sample of it in at most `file_bytes` bytes.
+    """Trains a posterior over a network's weights and codes a sample of it in at most
+    `file_bytes` bytes.
 
     Args:
       net: a linen module, or a pure function `apply(params, inputs)`.
       loss: of (outputs, targets), in nats: a mean, or one value per example.
       data: (inputs, targets) as a tuple of arrays [examples, ...], or an iterable of such tuples,
         one a batch, that can be iterated again and again.
-      file_bytes: the whole file's size; the file has at most that many bytes and at least 97 % of it.
+      file_bytes: the whole file's size; the file has at most that many bytes and at least 97 % of
+      it.
       key: all randomness comes from it.
       params: initial weights, as `net` takes them; a module makes its own where None.
       recipe: the settings; Recipe() where None.
@@ -100,8 +102,10 @@ def prepare(
     variables = init_variables(sharing, params, recipe.log_std_init, recipe.prior_scale_init)
     pairs = tuple(sorted((net_kwargs or {}).items()))
     problem = Problem(posterior, loss, header, recipe, pairs)
-    return problem, problem.index_arrays(variables["sharing"]), init_state(
-        problem, variables, state_key
+    return (
+        problem,
+        problem.index_arrays(variables["sharing"]),
+        init_state(problem, variables, state_key),
     )
 
 
@@ -113,7 +117,7 @@ def result(problem: Problem, state: State, seconds: float) -> Compressed:
     report = {
         "file_bytes": len(file),
         "parts_bytes": container.parts(header),
-        "payload_bits": header.blocks * header.bits,
+        "payload_bits": codelength.payload_bits(header),
         "bits": header.bits,
         "blocks": header.blocks,
         "block_size": header.partition.block_size,

@@ -1,4 +1,6 @@
-"""Bytes to blocks and KL budgets before training, and the betas that enforce the budgets during it."""
+"""Bytes to blocks and KL budgets before training, and the betas that enforce the budgets during
+it.
+"""
 
 import math
 
@@ -50,7 +52,9 @@ def budget_nats(header: container.Header, recipe: Recipe) -> float:
 
 
 def update_betas(betas: Array, kl_nats: Array, budget_nats: float, beta_step: float) -> Array:
-    """One step of Algorithm 2: betas [blocks] grow where a block is over budget and shrink elsewhere."""
+    """One step of Algorithm 2: betas [blocks] grow where a block is over budget and shrink
+    elsewhere.
+    """
     import jax.numpy as jnp
 
     factor = jnp.float32(1 + beta_step)

@@ -1,4 +1,5 @@
-"""Candidates and their log-weights, log q(w_k) - log p(w_k) up to a constant of the block (MIRACLE, Algorithm 1).
+"""Candidates and their log-weights, log q(w_k) - log p(w_k) up to a constant of the block
+(MIRACLE, Algorithm 1).
 
 With w = scale * z the log-weight of one lane is z * (a z + c) + constant, where
 a = (1 - scale^2 / s_q^2) / 2 and c = scale * mean / s_q^2.
@@ -33,7 +34,9 @@ def normals(seed: chex.Array, codebook: chex.Array, candidate: chex.Array, size:
 def signed(
     seed: chex.Array, block: chex.Array, lanes: chex.Array, codebook_blocks: int
 ) -> chex.Array:
-    """`lanes` [size, ...] of blocks [...] times the blocks' signs (none for independent candidates)."""
+    """`lanes` [size, ...] of blocks [...] times the blocks' signs (none for independent
+    candidates).
+    """
     if codebook_blocks == 1:
         return lanes
     negative = sign_bits(jnp.asarray(seed), Stream.CODEBOOK_SIGNS, block, lanes.shape[0])
@@ -66,7 +69,8 @@ def chosen_values(
     prior_scale: chex.Array,
     codebook_blocks: int,
 ) -> chex.Array:
-    """The weights of chosen candidates, float32[block_size, ...], to the last bit those of the decoder.
+    """The weights of chosen candidates, float32[block_size, ...], to the last bit those of the
+    decoder.
 
     Args:
       seed: uint32 scalar.
@@ -81,7 +85,8 @@ def chosen_values(
 
 
 def gumbel(key: chex.Array, candidate: chex.Array) -> chex.Array:
-    """The private noise of each candidate, float32[...], by its index alone: exact far into the tail.
+    """The private noise of each candidate, float32[...], by its index alone: exact far into the
+    tail.
 
     A uniform of 64 bits, so that the largest of 2^30 values is drawn from the right law and does
     not tie.

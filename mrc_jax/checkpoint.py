@@ -24,7 +24,8 @@ from mrc_jax.sharing import Sharing
 
 @contextlib.contextmanager
 def lock(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds a work directory, creating it; the system frees it when the process ends, however it ends.
+    """Holds a work directory, creating it; the system frees it when the process ends, however it
+    ends.
 
     Raises:
       BusyError: another process holds it.
@@ -34,7 +35,9 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / "lock", "w")  # noqa: SIM115 held until the end
     except OSError as error:
-        raise DataError(f"{workdir}: cannot use it as a work directory ({error.strerror})") from None
+        raise DataError(
+            f"{workdir}: cannot use it as a work directory ({error.strerror})"
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,7 +80,7 @@ class Checkpoints:
             try:
                 target = ocp.args.StandardRestore(like)
                 parts = ocp.args.Composite(state=target, meta=ocp.args.JsonRestore())
-                found = self._manager.restore(step, args=parts)
+                found: Any = self._manager.restore(step, args=parts)
                 if _digest(found.state) == found.meta["sha256"]:
                     return found.state, found.meta
                 reason = "its contents changed"
@@ -106,7 +109,8 @@ def header_meta(header: Header, manifest_bytes: bytes) -> dict[str, Any]:
 
 
 def encode(path: str | os.PathLike[str]) -> bytes:
-    """The file of a trained posterior, all its blocks coded at once, without refining and without data.
+    """The file of a trained posterior, all its blocks coded at once, without refining and without
+    data.
 
     Args:
       path: a run's work directory, or its `checkpoints` folder.

@@ -1,5 +1,8 @@
-"""Algorithm 2 (MIRACLE) whole: train to the budgets, then encode a wave of blocks, freeze, refine, until none is left."""
+"""Algorithm 2 (MIRACLE) whole: train to the budgets, then encode a wave of blocks, freeze,
+refine, until none is left.
+"""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -20,7 +23,9 @@ from mrc_jax.objective import block_kl_nats, coded_blocks
 from mrc_jax.posterior import Coded, log_prior_scale_of_entries, prior_scale, round_scale
 from mrc_jax.train import Problem, State
 
-OVER_BUDGET = 0.1  # share of the budget by which blocks may exceed it, on average, when coding starts
+OVER_BUDGET = (
+    0.1  # share of the budget by which blocks may exceed it, on average, when coding starts
+)
 
 
 class Progress(NamedTuple):
@@ -132,15 +137,17 @@ def code_wave(problem: Problem, arrays: Any, state: State, blocks: chex.Array) -
     sharing, params = problem.posterior.sharing, state.params
     seed = jnp.uint32(header.seed)
     scale = round_scale(jnp.exp(log_prior_scale_of_entries(params, sharing)))
-    columns = [
+    mean, log_variance, scale = (
         to_blocks(x, arrays["order"]["entry"], partition)[:, blocks]
         for x in (params["mean"], params["log_variance"], scale)
-    ]
+    )
     in_use = lanes_in_use(partition, blocks)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), 0xFFFFFFFF)
     index = select_blocks(
         key,
-        *columns,
+        mean,
+        log_variance,
+        scale,
         in_use,
         seed,
         blocks,
@@ -148,7 +155,7 @@ def code_wave(problem: Problem, arrays: Any, state: State, blocks: chex.Array) -
         codebook_blocks=header.codebook_blocks,
         selection=problem.recipe.selection,
     )
-    values = candidates.chosen_values(seed, blocks, index, columns[2], header.codebook_blocks)
+    values = candidates.chosen_values(seed, blocks, index, scale, header.codebook_blocks)
     lane = jnp.arange(partition.block_size, dtype=jnp.uint32)[:, None]
     slot = (lane * np.uint32(partition.blocks) + blocks).astype(jnp.int32)
     wanted = in_use & (blocks < header.blocks)
@@ -157,13 +164,14 @@ def code_wave(problem: Problem, arrays: Any, state: State, blocks: chex.Array) -
         is_coded=state.coded.is_coded.at[entry].set(True, mode="drop"),
         value=state.coded.value.at[entry].set(values, mode="drop"),
     )
-    return state.replace(coded=coded, indices=state.indices.at[blocks].set(index, mode="drop"))
+    indices = state.indices.at[blocks].set(index, mode="drop")
+    return dataclasses.replace(state, coded=coded, indices=indices)
 
 
 def freeze_scales(state: State) -> State:
     """Rounds the prior scales to what the file will hold; refining leaves them so."""
     scale = jnp.log(prior_scale(state.params))
-    return state.replace(params={**state.params, "log_prior_scale": scale})
+    return dataclasses.replace(state, params={**state.params, "log_prior_scale": scale})
 
 
 def block_order(problem: Problem, state: State) -> np.ndarray:
@@ -174,7 +182,9 @@ def block_order(problem: Problem, state: State) -> np.ndarray:
 
 
 def file_of(problem: Problem, state: State) -> bytes:
-    """The file of a state whose blocks are all coded; checks that its decoder finds the same weights."""
+    """The file of a state whose blocks are all coded; checks that its decoder finds the same
+    weights.
+    """
     sharing = problem.posterior.sharing
     container = container_of(state.indices, state.params, state.uncoded, sharing, problem.header)
     if not np.array_equal(coded_vector(container, sharing.manifest), np.asarray(state.coded.value)):

@@ -69,7 +69,9 @@ def decode_tree(
     rest = iter(uncoded)
     slices = {index: where for index, _, where in sharing_lib.groups(manifest)}
     leaves = [
-        sharing_lib.expand_group(coded[slices[i]], tensor, i, seed, jnp) if tensor.factor else next(rest)
+        sharing_lib.expand_group(coded[slices[i]], tensor, i, seed, jnp)
+        if tensor.factor
+        else next(rest)
         for i, tensor in enumerate(manifest.tensors)
     ]
     return sharing.treedef.unflatten(leaves)

@@ -1,4 +1,6 @@
-"""Chooses an index for each block from the log-weights of its candidates, streamed over chunks of them."""
+"""Chooses an index for each block from the log-weights of its candidates, streamed over chunks of
+them.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -54,7 +56,9 @@ def select(
     codebook = block // np.uint32(codebook_blocks)
 
     def step(i: chex.Array, best: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
-        candidate = jnp.asarray(i, jnp.uint32) * np.uint32(chunk) + jnp.arange(chunk, dtype=jnp.uint32)
+        candidate = jnp.asarray(i, jnp.uint32) * np.uint32(chunk) + jnp.arange(
+            chunk, dtype=jnp.uint32
+        )
         score = candidates.log_weights(seed, codebook, candidate, a, c)
         if selection == "sample":
             score = score + candidates.gumbel(noise_key, candidate)
@@ -100,7 +104,7 @@ def select_blocks(
     size, count = mean.shape
     wave = max(1, min(count, (1 << 13) // size))  # of 256 candidates they stay within _LANES
     chunk = chunk or max(256, 1 << (_LANES // (size * wave)).bit_length() - 1)
-    one = partial(select, key, seed=seed, chunk=chunk, **options)  # type: ignore[arg-type]
+    one = partial(select, key, seed=seed, chunk=chunk, **options)
     return jax.lax.map(lambda x: one(x[0], x[1], block=x[2]), (a, c, block), batch_size=wave)
 
 

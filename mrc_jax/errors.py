@@ -2,7 +2,9 @@
 
 
 class MrcError(Exception):
-    """Any error that mrc_jax raises on purpose; its text is one line: what is wrong and what to do."""
+    """Any error that mrc_jax raises on purpose; its text is one line: what is wrong and what to
+    do.
+    """
 
     exit_code = 1
 

@@ -1,4 +1,6 @@
-"""The objective of Algorithm 2 (MIRACLE): expected loss plus the beta-weighted KL of the blocks not yet coded."""
+"""The objective of Algorithm 2 (MIRACLE): expected loss plus the beta-weighted KL of the blocks
+not yet coded.
+"""
 
 from typing import Any
 
@@ -29,7 +31,9 @@ def block_kl_nats(
 
 
 def slot_order(partition: Partition, seed: int) -> dict[str, chex.Array]:
-    """The permutation and its inverse as int32[entries] arrays: `entry` of a slot, `slot` of an entry."""
+    """The permutation and its inverse as int32[entries] arrays: `entry` of a slot, `slot` of an
+    entry.
+    """
     from mrc_jax.blocks import entry_of_slot, slot_of_entry
 
     numbers = jnp.arange(partition.entries, dtype=jnp.uint32)

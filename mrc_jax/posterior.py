@@ -1,4 +1,6 @@
-"""The Gaussian posterior around any network: a Flax module that holds it, and pure functions on its parameters."""
+"""The Gaussian posterior around any network: a Flax module that holds it, and pure functions on
+its parameters.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -79,7 +81,8 @@ class Posterior(nn.Module):
         tree = sharing_lib.expand(self.sharing, index_arrays, entries, uncoded)
         if not isinstance(net, nn.Module):
             return net(tree, *args, **kwargs)
-        rngs = {name: self.make_rng(name) for name in self.scope.rngs if name not in _OWN_STREAMS}
+        streams = self.scope.rngs if self.scope else {}
+        rngs = {name: self.make_rng(name) for name in streams if name not in _OWN_STREAMS}
         others = [name for name in tree if name != "params"]
         if not others or not self.is_mutable_collection("uncoded"):
             return net.apply(tree, *args, rngs=rngs, **kwargs)
@@ -170,4 +173,3 @@ def log_prior_scale_of_entries(parameters: Parameters, sharing: Sharing) -> chex
     scale = parameters["log_prior_scale"]
     pieces = [jnp.broadcast_to(scale[g], (size,)) for g, size in enumerate(sizes)]
     return jnp.concatenate(pieces)
-

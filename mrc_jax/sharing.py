@@ -1,7 +1,10 @@
-"""Coded vector <-> parameter tree: a fixed pseudorandom map in which `factor` parameters share one entry.
+"""Coded vector <-> parameter tree: a fixed pseudorandom map in which `factor` parameters share
+one entry.
 
-Parameter i of tensor t, whose group has m entries, is entry permute(i) % m of the group times a random sign, the
-permutation acting on m * factor places (the hashing trick, MIRACLE section 3.3, with every entry used equally often).
+Parameter i of tensor t, whose group has m entries, is entry permute(i) % m of the group times a
+random sign, the
+permutation acting on m * factor places (the hashing trick, MIRACLE section 3.3, with every entry
+used equally often).
 With factor 1 parameter i is entry i, without a sign.
 """
 
@@ -50,7 +53,8 @@ def group_of_entry(manifest: Manifest) -> np.ndarray:
 
 
 def signed_entry(tensor: Tensor, index: int, seed: Array, parameter: Array) -> tuple[Array, Array]:
-    """Entry within the group (uint32) and negative sign (bool) of all parameters of a shared tensor.
+    """Entry within the group (uint32) and negative sign (bool) of all parameters of a shared
+    tensor.
 
     Args:
       tensor, index: the tensor and its place in the manifest.
@@ -112,7 +116,8 @@ def maps(sharing: Sharing) -> dict[str, dict[str, Array]]:
     """The index arrays that `expand` needs, by tensor path, for tensors with a factor above 1.
 
     They are arrays, not attributes, so that compiled programs take them as arguments:
-    entry int32[size], sign float32[size], parameter int32[factor, entries] (size where there is none).
+    entry int32[size], sign float32[size], parameter int32[factor, entries] (size where there is
+    none).
     """
     out = {}
     for index, tensor, _ in groups(sharing.manifest):
@@ -225,9 +230,7 @@ def _key_name(key: Any) -> str:
     return str(key)
 
 
-def _factor(
-    path: str, leaf: Any, rules: Rules, uncoded: Sequence[str], used: set[str]
-) -> int:
+def _factor(path: str, leaf: Any, rules: Rules, uncoded: Sequence[str], used: set[str]) -> int:
     keys = path.split("/")
     endings = ["/".join(keys[i:]) for i in range(len(keys))]
     for pattern in uncoded:

@@ -1,8 +1,10 @@
-"""Training a posterior to its KL budgets: one jitted, scanned program (MIRACLE, Algorithm 2, variational updates)."""
+"""Training a posterior to its KL budgets: one jitted, scanned program (MIRACLE, Algorithm 2,
+variational updates).
+"""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import chex
 import jax
@@ -140,12 +142,13 @@ def train_step(
 
     gradient, (loss, kl, updated) = jax.grad(objective, has_aux=True)(state.params)
     updates, opt_state = problem.optimizer.update(gradient, state.opt_state, state.params)
-    params = dict(optax.apply_updates(state.params, updates))
+    params: dict[str, Any] = {**cast(dict, optax.apply_updates(state.params, updates))}
     if refining:
         params["log_prior_scale"] = state.params["log_prior_scale"]
     live = jnp.ones(header.blocks, bool) if done is None else ~done
     betas = update_betas(state.betas, kl, problem.budget_nats, problem.recipe.beta_step)
-    after = state.replace(
+    after = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=params,
         uncoded=updated.get("uncoded", state.uncoded),
@@ -186,7 +189,7 @@ def train_on_arrays(
 def train_on_batches(
     problem: Problem, arrays: Any, state: State, batches: Any, refining: bool = False
 ) -> tuple[State, dict[str, chex.Array]]:
-    """As `train_on_arrays`, one step on each of `batches`: (inputs, targets) [steps, batch, ...]."""
+    """As `train_on_arrays`, one step on each of the stacked batches [steps, batch, ...]."""
     state, metrics = jax.lax.scan(
         lambda s, b: train_step(problem, arrays, s, b, refining), state, batches
     )

@@ -8,7 +8,8 @@ from mrc_jax.models.convolution import Conv, max_pool
 
 
 class LeNet5(nn.Module):
-    """Two 5 x 5 valid convolutions, each followed by 2 x 2 max-pooling, then 800-500 with ReLU and 500-10.
+    """Two 5 x 5 valid convolutions, each followed by 2 x 2 max-pooling, then 800-500 with ReLU
+    and 500-10.
 
     Attributes:
       scale: inputs are divided by it, and by nothing else.

@@ -1,0 +1,41 @@
+"""Starts a command: flags, one-line errors, exit codes."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app
+
+from mrc_jax.errors import DataError, MrcError, UsageError
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Parses the flags and calls `main` with what is left of the arguments.
+
+    A user's mistake ends with one line on standard error and the error's exit code.
+    """
+
+    def guarded(argv: list[str]) -> None:
+        try:
+            main(argv)
+        except MrcError as error:
+            _fail(error)
+        except OSError as error:  # ml_collections tells of a missing config file only here
+            _fail(DataError(" ".join(str(error).split())))
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, OSError, SyntaxError, TypeError, ValueError) as error:
+        # what ml_collections raises for an unknown field, and for a config that cannot be read
+        text = str(error).replace("\\n", "; ").replace("\\'", "'").strip("'\"")
+        _fail(UsageError(f"a flag or config field is wrong: {' '.join(text.split())}"))
+        raise
+
+
+def _fail(error: MrcError) -> None:
+    name = sys.modules["__main__"].__spec__
+    print(f"{name.name if name else sys.argv[0]}: error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
