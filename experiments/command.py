@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from absl import app
+from absl import app, logging
 
 from mrc_jax.errors import DataError, MrcError, UsageError
 
@@ -15,6 +15,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     """
 
     def guarded(argv: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # TFDS tells of every file that it opens
         try:
             main(argv)
         except MrcError as error:

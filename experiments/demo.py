@@ -17,7 +17,7 @@ from absl import flags
 from configs import digits
 from experiments import plot
 from experiments.command import run
-from experiments.compress import compress
+from experiments.run import compress
 from experiments.settings import Config
 from mrc_jax.errors import FormatError
 

@@ -1,0 +1,205 @@
+"""One run in its work directory: train, code, write, check, report."""
+
+import dataclasses
+import pathlib
+import signal
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments import networks, record
+from experiments.data import Dataset, load
+from experiments.progress import Bar
+from experiments.settings import Config, differences
+from mrc_jax import api, container
+from mrc_jax.checkpoint import Checkpoints, header_meta, lock
+from mrc_jax.compress import Progress, code_all, steps_on, train_to_budget
+from mrc_jax.errors import UsageError
+from mrc_jax.objective import block_kl_nats
+from mrc_jax.sharing import tree_of
+from mrc_jax.train import Problem, State
+
+
+class Run:
+    """One run in its work directory; `go` does what is left of it."""
+
+    def __init__(self, config: Config, dataset: Dataset, workdir: pathlib.Path) -> None:
+        self.config, self.dataset, self.workdir = config, dataset, workdir
+        self.stop = False
+        self.net = networks.network(config, self.dataset)
+        self.start = networks.initial_weights(self.net, self.dataset, config.seed)
+        self.problem, self.arrays, self.state = api.prepare(
+            self.net,
+            self.start,
+            networks.loss,
+            config.file_bytes,
+            jax.random.key(config.seed),
+            config.recipe(),
+        )
+        self.checkpoints = Checkpoints(workdir / "checkpoints")
+        self.meta: dict[str, Any] = {"seconds": {}, "errors": {}, "lines": 0}
+        restored = self.checkpoints.restore(self.state)
+        if restored is not None:
+            self.state, self.meta = restored
+        self.metrics = record.Metrics(workdir, self.meta["lines"])
+        self.bar = Bar()
+        self._clock = self._saved = time.monotonic()
+
+    def go(self) -> dict[str, Any]:
+        """Runs to the end and returns the report."""
+        plain = self._plain()
+        run_steps = steps_on(
+            self.problem, self.arrays, (self.dataset.train.inputs, self.dataset.train.labels)
+        )
+        state = train_to_budget(self.problem, self.state, run_steps, self._on_call)
+        if "posterior_mean" not in self.meta["errors"]:
+            self._after_training(state)
+        state = code_all(self.problem, self.arrays, state, run_steps, self._on_call)
+        self.bar.close()
+        self._spend("code")
+        return self._finish(state, plain)
+
+    def _plain(self) -> Any:
+        """The plain network's weights, trained or from their checkpoint."""
+        checkpoints = Checkpoints(self.workdir / "plain")
+        restored = checkpoints.restore(self.start)
+        if restored is not None:
+            weights = restored[0]
+        else:
+            total = self.config.plain_steps
+            weights = networks.train_plain(
+                self.net,
+                self.start,
+                self.dataset.train,
+                self.config,
+                lambda done, loss: self.bar.update(
+                    "plain network", "steps", done, total, f"loss {loss:.4f}"
+                ),
+            )
+            checkpoints.save(weights, {})
+            self._spend("plain")
+        checkpoints.close()
+        return weights
+
+    def _after_training(self, state: State) -> None:
+        """Measures the posterior mean, which coding is about to replace."""
+        sharing, header = self.problem.posterior.sharing, self.problem.header
+        variables = {
+            "params": state.params,
+            "sharing": self.arrays["sharing"],
+            "uncoded": state.uncoded,
+        }
+        kl = block_kl_nats(state.params, sharing, header.partition, self.arrays["order"])
+        self.meta["kl_nats"] = float(jnp.sum(kl))
+        self.meta["errors"]["posterior_mean"] = self._errors(_Mean(self.problem), variables)
+        self._save(state)
+
+    def _errors(self, net: Any, weights: Any) -> dict[str, float]:
+        splits = {"validation": self.dataset.validation}
+        if self.config.report_test:
+            splits["test"] = self.dataset.test
+        return {name: networks.error(net, weights, split) for name, split in splits.items()}
+
+    def _finish(self, state: State, plain: Any) -> dict[str, Any]:
+        done = api.result(self.problem, state, sum(self.meta["seconds"].values()))
+        container.write(self.workdir / "model.mrc", done.file)
+        container.write(self.workdir / "model.manifest", done.manifest)
+        errors = {
+            "plain": self._errors(self.net, plain),
+            "posterior_mean": self.meta["errors"]["posterior_mean"],
+            "": self._errors(self.net, tree_of(done.weights, self.start)),
+        }
+        self._spend("evaluate")
+        named = {
+            "_".join(filter(None, (name, split, "error"))): value
+            for name, values in errors.items()
+            for split, value in values.items()
+        }
+        report = {
+            "config": self.config.as_dict(),
+            "config_hash": self.config.config_hash,
+            "data_sha256": self.dataset.sha256,
+            **record.origin(),
+            "seed": self.config.seed,
+            **done.report,
+            "kl_nats": self.meta["kl_nats"],
+            **named,
+            "seconds": self.meta["seconds"],
+        }
+        record.write_json(self.workdir / "report.json", report)
+        return report
+
+    def _on_call(self, state: State, progress: Progress) -> None:
+        unit = "steps" if progress.phase == "train" else "blocks"
+        values = progress.metrics
+        text = f"budget {progress.budget_nats:.2f} nats"
+        if values:
+            text = f"loss {values['loss']:.4f}, KL {values['kl_nats']:.2f} of {text}"
+        self.bar.update(progress.phase, unit, progress.done, progress.total, text)
+        self.metrics.add(phase=progress.phase, done=progress.done, **values)
+        self._spend(progress.phase)
+        if self.stop or time.monotonic() - self._saved > self.config.checkpoint_every_s:
+            self._save(state)
+        if self.stop:
+            self.bar.close()
+            command = f"{pathlib.Path(sys.executable).name} -m experiments.compress"
+            print(f"stopped; go on with: {command} {' '.join(sys.argv[1:])}", file=sys.stderr)
+            sys.exit(128 + signal.SIGTERM)
+
+    def _save(self, state: State) -> None:
+        plan = header_meta(self.problem.header, self.problem.posterior.sharing.manifest.data)
+        self.checkpoints.save(state, {**self.meta, **plan, "lines": self.metrics.lines})
+        self._saved = time.monotonic()
+
+    def _spend(self, phase: str) -> None:
+        """Adds the time since the last call to a phase's seconds."""
+        now = time.monotonic()
+        self.meta["seconds"][phase] = self.meta["seconds"].get(phase, 0.0) + now - self._clock
+        self._clock = now
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mean:
+    """The network at the posterior's mean, with the `apply` of a network."""
+
+    problem: Problem
+
+    def apply(self, variables: Any, inputs: Any) -> Any:
+        return self.problem.posterior.apply(variables, inputs, sample=False)
+
+
+def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    """Does a run, or what an earlier process left of it, and returns its report.
+
+    Raises:
+      BusyError: another process runs there.
+      UsageError: the work directory holds a run of another config.
+    """
+    dataset = load(config.data, config.data_dir)
+    wanted = {**config.as_dict(), "data_sha256": dataset.sha256}
+    with lock(workdir):
+        record_path = workdir / "config.json"
+        if record_path.exists():
+            fields = differences(record.read_json(record_path), wanted)
+            if fields:
+                raise UsageError(
+                    f"{workdir} holds a run with other values of {', '.join(fields)}; give another "
+                    "--workdir, or the same config"
+                )
+        else:
+            record.write_json(record_path, wanted)
+        job = Run(config, dataset, workdir)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(job, "stop", True))
+        try:
+            return job.go()
+        finally:
+            job.checkpoints.close()
+
+
+def summary(report: dict[str, Any]) -> str:
+    """One line for people."""
+    errors = [f"{k.replace('_', ' ')} {v:.2%}" for k, v in report.items() if k.endswith("_error")]
+    return f"{report['file_bytes']} bytes; " + ", ".join(errors)

@@ -1,0 +1,112 @@
+"""The high-level call: its promises, and its refusals."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mrc_jax
+from mrc_jax.decode import decode
+
+INPUTS = np.random.default_rng(0).normal(size=(256, 8)).astype(np.float32)
+LABELS = INPUTS[:, :3].argmax(axis=1)
+LOSS = optax.softmax_cross_entropy_with_integer_labels
+RECIPE = mrc_jax.Recipe(
+    bits=8, steps=1200, beta_init=1e-3, beta_step=5e-3, log_std_init=-3.0, batch_size=64,
+    learning_rate=1e-2, final_learning_rate=3e-3, refine_steps=2,
+)  # fmt: skip
+
+
+class Noisy(nn.Module):
+    """Dropout and batch norm around two layers, the second with bfloat16 parameters."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(nn.Dense(8)(x))
+        x = nn.Dropout(0.1, deterministic=not train)(nn.relu(x))
+        return nn.Dense(3, param_dtype=jnp.bfloat16)(x).astype(jnp.float32)
+
+
+def test_dropout_and_batch_statistics_go_through_and_are_counted() -> None:
+    done = mrc_jax.compress_network(
+        Noisy(), LOSS, (INPUTS, LABELS), 300, jax.random.key(0), recipe=RECIPE,
+        net_kwargs={"train": True},
+    )  # fmt: skip
+    assert 0.97 * 300 <= len(done.file) <= 300
+    assert done.report["parts_bytes"]["uncoded"] == 2 * 8 * 4
+    assert sum(done.report["parts_bytes"].values()) == len(done.file)
+    like = jax.eval_shape(Noisy().init, jax.random.key(0), INPUTS)
+    weights = mrc_jax.tree_of(decode(done.file), like)
+    assert np.abs(weights["batch_stats"]["BatchNorm_0"]["mean"]).max() > 0.01
+    assert weights["params"]["Dense_1"]["kernel"].dtype == jnp.bfloat16
+    assert (Noisy().apply(weights, INPUTS).argmax(1) == LABELS).mean() > 0.8
+
+
+def test_batches_from_an_iterable_train_too_and_one_that_ends_is_refused() -> None:
+    batches = [(INPUTS[i : i + 64], LABELS[i : i + 64]) for i in range(0, 256, 64)]
+    net = nn.Dense(3)
+    calls: list[mrc_jax.Progress] = []
+    done = mrc_jax.compress_network(
+        net, LOSS, batches, 90, jax.random.key(0), recipe=RECIPE,
+        on_call=lambda _, progress: calls.append(progress),
+    )  # fmt: skip
+    weights = mrc_jax.tree_of(done.weights, jax.eval_shape(net.init, jax.random.key(0), INPUTS))
+    assert (net.apply(weights, INPUTS).argmax(1) == LABELS).mean() > 0.8
+    assert calls[-1].phase == "code" and calls[-1].done == calls[-1].total == done.report["blocks"]
+    with pytest.raises(mrc_jax.UsageError, match="gave no batch"):
+        mrc_jax.compress_network(
+            net, LOSS, iter(batches), 90, jax.random.key(0), recipe=RECIPE,
+            params=net.init(jax.random.key(0), INPUTS),
+        )  # fmt: skip
+
+
+def test_the_same_key_gives_the_same_file_and_another_key_another() -> None:
+    files = [
+        mrc_jax.compress_network(
+            nn.Dense(3), LOSS, (INPUTS, LABELS), 90, jax.random.key(seed), recipe=RECIPE
+        ).file
+        for seed in (0, 0, 1)
+    ]
+    assert files[0] == files[1] != files[2]
+
+
+def test_integer_and_half_precision_leaves_keep_their_dtypes() -> None:
+    params = {
+        "deep": [{"w": jnp.ones((8, 3), jnp.float16)}],
+        "count": jnp.arange(4, dtype=jnp.int32),
+    }
+    done = mrc_jax.compress_network(
+        lambda p, x: x @ p["deep"][0]["w"].astype(jnp.float32), LOSS, (INPUTS, LABELS), 90,
+        jax.random.key(0), params=params, recipe=RECIPE,
+    )  # fmt: skip
+    weights = mrc_jax.tree_of(decode(done.file), params)
+    assert weights["deep"][0]["w"].dtype == np.float16
+    np.testing.assert_array_equal(weights["count"], np.arange(4))
+
+
+def test_an_impossible_size_is_refused_before_training() -> None:
+    with pytest.raises(mrc_jax.UsageError, match="smallest possible file has"):
+        mrc_jax.compress_network(nn.Dense(3), LOSS, (INPUTS, LABELS), 5, jax.random.key(0))
+
+
+def test_a_function_without_weights_is_refused() -> None:
+    with pytest.raises(mrc_jax.UsageError, match="give params"):
+        mrc_jax.compress_network(lambda p, x: x, LOSS, (INPUTS, LABELS), 90, jax.random.key(0))
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate() -> None:
+    with pytest.raises(mrc_jax.NumericsError, match=r"step 500, at learning rate 0\.01"):
+        mrc_jax.compress_network(
+            nn.Dense(3), lambda o, t: jnp.log(-jnp.abs(o[:, 0])), (INPUTS, LABELS), 90,
+            jax.random.key(0), recipe=RECIPE,
+        )  # fmt: skip
+
+
+def test_a_budget_that_was_not_reached_is_not_coded_silently() -> None:
+    recipe = mrc_jax.Recipe(bits=8, steps=10)
+    with pytest.raises(mrc_jax.NumericsError, match=r"over their KL budget by [\d.]+ bits"):
+        mrc_jax.compress_network(
+            nn.Dense(3), LOSS, (INPUTS, LABELS), 60, jax.random.key(0), recipe=recipe
+        )
