@@ -10,7 +10,7 @@ With factor 1 parameter i is entry i, without a sign.
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,9 @@ def make_sharing(tree: Any, seed: int, rules: Rules = (), uncoded: Sequence[str]
     """Reads a parameter tree (arrays or shapes) into a Sharing.
 
     Args:
-      tree: any pytree of arrays; its leaves' paths are their keys joined by '/'.
+      tree: any pytree of arrays; its leaves' paths are their keys joined by '/'. Where it has a
+        key 'params' at the top it is a Flax module's variables, whose other collections are
+        stored as they are.
       seed: of the shared randomness.
       rules: (pattern, factor) pairs as fnmatch has them, tried in order on the path and on every
         ending of it that begins at a key; factor 1 where none matches.
@@ -96,10 +98,13 @@ def make_sharing(tree: Any, seed: int, rules: Rules = (), uncoded: Sequence[str]
         if factor < 1:
             raise UsageError(f"sharing {pattern!r}: factor {factor} must be at least 1")
     leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    is_flax = isinstance(tree, Mapping) and "params" in tree
     used, tensors = set(), []
     for keys, leaf in leaves:
         path = "/".join(_key_name(k) for k in keys)
         factor = _factor(path, leaf, rules, uncoded, used)
+        if is_flax and not path.startswith("params/"):
+            factor = UNCODED
         if str(leaf.dtype) not in ITEM_BYTES:
             raise UsageError(f"{path}: a tensor of dtype {leaf.dtype} cannot be stored")
         tensors.append(Tensor(path, tuple(leaf.shape), str(leaf.dtype), factor))

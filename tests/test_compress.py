@@ -13,6 +13,7 @@ from mrc_jax.decode import decode
 INPUTS = np.random.default_rng(0).normal(size=(256, 8)).astype(np.float32)
 LABELS = INPUTS[:, :3].argmax(axis=1)
 LOSS = optax.softmax_cross_entropy_with_integer_labels
+NET = nn.Sequential([nn.Dense(16), nn.relu, nn.Dense(3)])
 RECIPE = mrc_jax.Recipe(
     bits=8, steps=1200, beta_init=1e-3, beta_step=5e-3, log_std_init=-3.0, batch_size=64,
     learning_rate=1e-2, final_learning_rate=3e-3, refine_steps=2,
@@ -46,10 +47,10 @@ def test_dropout_and_batch_statistics_go_through_and_are_counted() -> None:
 
 def test_batches_from_an_iterable_train_too_and_one_that_ends_is_refused() -> None:
     batches = [(INPUTS[i : i + 64], LABELS[i : i + 64]) for i in range(0, 256, 64)]
-    net = nn.Dense(3)
+    net = NET
     calls: list[mrc_jax.Progress] = []
     done = mrc_jax.compress_network(
-        net, LOSS, batches, 90, jax.random.key(0), recipe=RECIPE,
+        net, LOSS, batches, 150, jax.random.key(0), recipe=RECIPE,
         on_call=lambda _, progress: calls.append(progress),
     )  # fmt: skip
     weights = mrc_jax.tree_of(done.weights, jax.eval_shape(net.init, jax.random.key(0), INPUTS))
@@ -57,7 +58,7 @@ def test_batches_from_an_iterable_train_too_and_one_that_ends_is_refused() -> No
     assert calls[-1].phase == "code" and calls[-1].done == calls[-1].total == done.report["blocks"]
     with pytest.raises(mrc_jax.UsageError, match="gave no batch"):
         mrc_jax.compress_network(
-            net, LOSS, iter(batches), 90, jax.random.key(0), recipe=RECIPE,
+            net, LOSS, iter(batches), 150, jax.random.key(0), recipe=RECIPE,
             params=net.init(jax.random.key(0), INPUTS),
         )  # fmt: skip
 
@@ -65,7 +66,7 @@ def test_batches_from_an_iterable_train_too_and_one_that_ends_is_refused() -> No
 def test_the_same_key_gives_the_same_file_and_another_key_another() -> None:
     files = [
         mrc_jax.compress_network(
-            nn.Dense(3), LOSS, (INPUTS, LABELS), 90, jax.random.key(seed), recipe=RECIPE
+            NET, LOSS, (INPUTS, LABELS), 150, jax.random.key(seed), recipe=RECIPE
         ).file
         for seed in (0, 0, 1)
     ]
@@ -74,11 +75,11 @@ def test_the_same_key_gives_the_same_file_and_another_key_another() -> None:
 
 def test_integer_and_half_precision_leaves_keep_their_dtypes() -> None:
     params = {
-        "deep": [{"w": jnp.ones((8, 3), jnp.float16)}],
+        "deep": [{"w": jnp.ones((8, 3), jnp.float16)}, jnp.ones((24, 8), jnp.float32)],
         "count": jnp.arange(4, dtype=jnp.int32),
     }
     done = mrc_jax.compress_network(
-        lambda p, x: x @ p["deep"][0]["w"].astype(jnp.float32), LOSS, (INPUTS, LABELS), 90,
+        lambda p, x: x @ p["deep"][0]["w"].astype(jnp.float32), LOSS, (INPUTS, LABELS), 150,
         jax.random.key(0), params=params, recipe=RECIPE,
     )  # fmt: skip
     weights = mrc_jax.tree_of(decode(done.file), params)
@@ -99,7 +100,7 @@ def test_a_function_without_weights_is_refused() -> None:
 def test_a_loss_that_is_not_finite_stops_with_step_and_rate() -> None:
     with pytest.raises(mrc_jax.NumericsError, match=r"step 500, at learning rate 0\.01"):
         mrc_jax.compress_network(
-            nn.Dense(3), lambda o, t: jnp.log(-jnp.abs(o[:, 0])), (INPUTS, LABELS), 90,
+            NET, lambda o, t: jnp.log(-jnp.abs(o[:, 0])), (INPUTS, LABELS), 150,
             jax.random.key(0), recipe=RECIPE,
         )  # fmt: skip
 
@@ -107,6 +108,4 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_rate() -> None:
 def test_a_budget_that_was_not_reached_is_not_coded_silently() -> None:
     recipe = mrc_jax.Recipe(bits=8, steps=10)
     with pytest.raises(mrc_jax.NumericsError, match=r"over their KL budget by [\d.]+ bits"):
-        mrc_jax.compress_network(
-            nn.Dense(3), LOSS, (INPUTS, LABELS), 60, jax.random.key(0), recipe=recipe
-        )
+        mrc_jax.compress_network(NET, LOSS, (INPUTS, LABELS), 150, jax.random.key(0), recipe=recipe)

@@ -1,0 +1,146 @@
+"""The experiments as a user runs them: killed and resumed, refused, evaluated."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from configs import digits, smoke
+from experiments.run import compress
+from experiments.settings import Config
+from mrc_jax.checkpoint import Checkpoints, lock
+from mrc_jax.container import parts, unpack
+from mrc_jax.errors import BusyError, UsageError
+
+ROOT = pathlib.Path(__file__).parents[1]
+COMMAND = [sys.executable, "-m", "experiments.compress", "--config=configs/smoke.py"]
+FAST = ["--config.checkpoint_every_s=0.001"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """An undisturbed run, with the checkpoints of a disturbed one."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    done = run(f"--workdir={workdir}", *FAST, "--config.report_test=true")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_a_finished_run_leaves_a_file_and_a_report_that_fit(finished: pathlib.Path) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    data = (finished / "model.mrc").read_bytes()
+    assert 0.97 * 250 <= len(data) == report["file_bytes"] <= 250
+    assert report["parts_bytes"] == parts(unpack(data).header)
+    for name in ("plain", "posterior_mean"):
+        assert 0 <= report[f"{name}_validation_error"] <= 1
+        assert 0 <= report[f"{name}_test_error"] <= 1
+    assert report["validation_error"] < 0.5  # chance is 0.9
+    assert set(report["seconds"]) == {"plain", "train", "code", "evaluate"}
+    lines = [json.loads(x) for x in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [x["done"] for x in lines if x["phase"] == "train"] == [250, 500, 750, 1000]
+    assert [x["done"] for x in lines if x["phase"] == "code"][-1] == report["blocks"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_stopped_while_coding_ends_with_the_same_file(
+    finished: pathlib.Path, tmp_path: pathlib.Path, how: signal.Signals
+) -> None:
+    arguments = [f"--workdir={tmp_path}", *FAST, "--config.report_test=true"]
+    process = subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count('"code"') > 20):
+        assert process.poll() is None, "the run ended before it could be stopped"
+        time.sleep(0.02)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=30)
+    assert not (tmp_path / "model.mrc").exists()
+    if how == signal.SIGTERM:
+        assert process.returncode == 128 + signal.SIGTERM
+        assert f"experiments.compress --config=configs/smoke.py --workdir={tmp_path}" in errors
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    for name in ("model.mrc", "metrics.jsonl"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_a_work_directory_is_refused_to_another_config(finished: pathlib.Path) -> None:
+    done = run(f"--workdir={finished}", *FAST, "--config.report_test=true", "--config.seed=3")
+    assert done.returncode == 2
+    assert "other values of seed;" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_work_directory_in_use_is_refused(tmp_path: pathlib.Path) -> None:
+    with lock(tmp_path), pytest.raises(BusyError, match="another process works there"):
+        compress(Config.from_config_dict(smoke.get_config()), tmp_path)
+
+
+def test_an_impossible_size_is_refused_by_one_line(tmp_path: pathlib.Path) -> None:
+    done = run(f"--workdir={tmp_path / 'w'}", "--config.file_bytes=9")
+    assert done.returncode == 2
+    assert "smallest possible file has" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_an_unknown_field_is_refused_with_the_nearest_name(tmp_path: pathlib.Path) -> None:
+    done = run(f"--workdir={tmp_path / 'w'}", "--config.file_byte=9")
+    assert done.returncode == 2
+    assert "file_bytes" in done.stderr and done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_evaluation_of_the_file_finds_the_reports_error(finished: pathlib.Path) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    command = [sys.executable, "-m", "experiments.evaluate", "--config=configs/smoke.py", "--json"]
+    done = subprocess.run(
+        [*command, f"--file={finished / 'model.mrc'}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found["error"] == report["validation_error"]
+    assert found["weights_sha256"] == report["weights_sha256"]
+
+
+def test_encoding_a_checkpoint_without_data_gives_a_file_of_the_planned_size(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    code = "import sys; from mrc_jax.cli import main; sys.exit(main(sys.argv[1:]))"
+    out = tmp_path / "again.mrc"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "encode", str(finished), "-o", str(out)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert out.stat().st_size == (finished / "model.mrc").stat().st_size
+
+
+def test_a_damaged_checkpoint_is_left_for_the_one_before(tmp_path: pathlib.Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "c")
+    for value in (1.0, 2.0):
+        checkpoints.save({"x": np.full(4, value)}, {"value": value})
+    newest = max((tmp_path / "c").glob("[0-9]*"), key=lambda p: int(p.name))
+    for path in newest.rglob("*"):
+        if path.is_file() and "state" in path.parts:
+            path.write_bytes(b"torn")
+    with pytest.warns(UserWarning, match="going back to the one before"):
+        restored = checkpoints.restore({"x": np.zeros(4)})
+    assert restored is not None and restored[1]["value"] == 1.0
+    checkpoints.close()
+
+
+def test_the_digits_config_is_valid_and_small() -> None:
+    config = Config.from_config_dict(digits.get_config())
+    assert config.file_bytes <= 600 and not config.report_test
+    with pytest.raises(UsageError, match="nonsense"):
+        values = digits.get_config()
+        values.nonsense = 1
+        Config.from_config_dict(values)
