@@ -2,6 +2,7 @@
 was made.
 """
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 
 from mrc_jax import container
-from mrc_jax.errors import DataError
+from mrc_jax.errors import DataError, UsageError
 
 _PACKAGES = ("mrc_jax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 
@@ -62,10 +63,15 @@ def commit() -> str:
 
 
 class Metrics:
-    """metrics.jsonl: one line for each call of a compiled program."""
+    """metrics.jsonl: one line for each call of a program; TensorBoard scalars if wanted."""
 
-    def __init__(self, workdir: pathlib.Path, keep: int) -> None:
-        """Opens it with its first `keep` lines, those that the restored checkpoint knows."""
+    def __init__(self, workdir: pathlib.Path, keep: int, tensorboard: bool = False) -> None:
+        """Opens it with its first `keep` lines, those that the restored checkpoint knows.
+
+        Raises:
+          UsageError: TensorBoard scalars are wanted and tensorboardX is not installed.
+        """
+        self._board = _board(workdir / "tensorboard") if tensorboard else None
         self._path = workdir / "metrics.jsonl"
         lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
         self.lines = min(keep, len(lines))
@@ -81,4 +87,19 @@ class Metrics:
                 file.write(json.dumps(values) + "\n")
         except OSError as error:
             raise DataError(f"{self._path}: cannot write it ({error.strerror})") from None
+        if self._board is not None:
+            phase = values.pop("phase")
+            done = values.pop("done")
+            for name, value in values.items():
+                self._board.add_scalar(f"{phase}/{name}", value, done)
+            self._board.flush()
         self.lines += 1
+
+
+def _board(folder: pathlib.Path) -> Any:
+    try:
+        return importlib.import_module("tensorboardX").SummaryWriter(str(folder))
+    except ModuleNotFoundError:
+        raise UsageError(
+            "tensorboard = True needs tensorboardX: pip install tensorboardX, or leave it False"
+        ) from None

@@ -44,7 +44,7 @@ class Run:
         restored = self.checkpoints.restore(self.state)
         if restored is not None:
             self.state, self.meta = restored
-        self.metrics = record.Metrics(workdir, self.meta["lines"])
+        self.metrics = record.Metrics(workdir, self.meta["lines"], config.tensorboard)
         self.bar = Bar()
         self._clock = self._saved = time.monotonic()
 

@@ -1,11 +1,8 @@
-"""Coded vector <-> parameter tree: a fixed pseudorandom map in which `factor` parameters share
-one entry.
+"""Coded vector <-> parameter tree: a fixed pseudorandom map; `factor` parameters share an entry.
 
 Parameter i of tensor t, whose group has m entries, is entry permute(i) % m of the group times a
-random sign, the
-permutation acting on m * factor places (the hashing trick, MIRACLE section 3.3, with every entry
-used equally often).
-With factor 1 parameter i is entry i, without a sign.
+random sign, the permutation acting on m * factor places (the hashing trick, MIRACLE section 3.3,
+with every entry used equally often). With factor 1 parameter i is entry i, without a sign.
 """
 
 import dataclasses

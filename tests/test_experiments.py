@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 
 from configs import digits, smoke
+from experiments.record import Metrics
 from experiments.run import compress
 from experiments.settings import Config
 from mrc_jax.checkpoint import Checkpoints, lock
@@ -144,3 +146,20 @@ def test_the_digits_config_is_valid_and_small() -> None:
         values = digits.get_config()
         values.nonsense = 1
         Config.from_config_dict(values)
+
+
+def test_tensorboard_scalars_are_written_or_the_package_is_named(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, float, int]] = []
+    writer = types.SimpleNamespace(
+        add_scalar=lambda name, value, step: written.append((name, value, step)),
+        flush=lambda: None,
+    )
+    module = types.SimpleNamespace(SummaryWriter=lambda folder: writer)
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)  # type: ignore[arg-type]
+    Metrics(tmp_path, 0, tensorboard=True).add(phase="train", done=5, loss=0.5)
+    assert written == [("train/loss", 0.5, 5)]
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="pip install tensorboardX"):
+        Metrics(tmp_path, 0, tensorboard=True)

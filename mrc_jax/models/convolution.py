@@ -1,10 +1,9 @@
-"""Convolution and pooling with the batch in the last axis, quick on CPU inside a scan and on
-accelerators.
+"""Convolution and pooling with the batch in the last axis, quick on CPU inside a scan.
 
-XLA's CPU backend runs a convolution in a loop ten times slower than outside one, and max-
-pooling's own gradient
-eight times slower than that of a maximum of slices (docs/benchmarks.md). So on CPU a convolution is
-a matrix product with shifted copies of the image; with the batch last every copy moves whole rows.
+XLA's CPU backend runs a convolution in a loop far slower than outside one, and the gradient of
+max-pooling slower than that of a maximum of slices. So on CPU a convolution is a matrix product
+with shifted copies of the image; with the batch last every copy moves whole rows. Elsewhere it is
+the backend's own convolution.
 """
 
 import chex
