@@ -57,5 +57,10 @@ def to_blocks(values: Array, entry: Array, partition: Partition) -> Array:
     """
     xp = namespace(values)
     slots = xp.take(values, entry.astype(np.int32), axis=0)
-    padded = xp.pad(slots, (0, partition.slots - partition.entries))
+    return slots_to_blocks(slots, partition)
+
+
+def slots_to_blocks(slots: Array, partition: Partition) -> Array:
+    """A vector in slot order, [entries], as [block_size, blocks]; zero in lanes not in use."""
+    padded = namespace(slots).pad(slots, (0, partition.slots - partition.entries))
     return padded.reshape(partition.block_size, partition.blocks)

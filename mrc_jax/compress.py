@@ -142,7 +142,7 @@ def code_wave(problem: Problem, arrays: Any, state: State, blocks: chex.Array) -
         for x in (params["mean"], params["log_variance"], scale)
     )
     in_use = lanes_in_use(partition, blocks)
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), 0xFFFFFFFF)
+    key = jax.random.fold_in(train.private_key(state), 0xFFFFFFFF)
     index = select_blocks(
         key,
         mean,
@@ -176,8 +176,8 @@ def freeze_scales(state: State) -> State:
 
 def block_order(problem: Problem, state: State) -> np.ndarray:
     """The order in which blocks are coded, uint32[blocks], by the state's key."""
-    key = jax.random.wrap_key_data(state.key, impl="threefry2x32")
-    order = jax.random.permutation(jax.random.fold_in(key, 0xFFFFFFFE), problem.header.blocks)
+    key = jax.random.fold_in(train.private_key(state), 0xFFFFFFFE)
+    order = jax.random.permutation(key, problem.header.blocks)
     return np.asarray(order, np.uint32)
 
 

@@ -8,7 +8,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from mrc_jax.blocks import Partition, to_blocks
+from mrc_jax.blocks import (
+    Partition,
+    entry_of_slot,
+    slot_of_entry,
+    slots_to_blocks,
+    to_blocks,
+)
 from mrc_jax.gaussian import kl_nats
 from mrc_jax.posterior import Coded, Parameters, log_prior_scale_of_entries
 from mrc_jax.sharing import Sharing
@@ -27,15 +33,13 @@ def block_kl_nats(
     """
     log_scale = log_prior_scale_of_entries(parameters, sharing)
     kl = kl_nats(parameters["mean"], parameters["log_variance"], log_scale)
-    return jnp.sum(_reorder(kl, order, partition), axis=0)
+    return jnp.sum(slots_to_blocks(_permuted(kl, order), partition), axis=0)
 
 
 def slot_order(partition: Partition, seed: int) -> dict[str, chex.Array]:
     """The permutation and its inverse as int32[entries] arrays: `entry` of a slot, `slot` of an
     entry.
     """
-    from mrc_jax.blocks import entry_of_slot, slot_of_entry
-
     numbers = jnp.arange(partition.entries, dtype=jnp.uint32)
     return {
         "entry": entry_of_slot(partition, jnp.uint32(seed), numbers).astype(jnp.int32),
@@ -61,6 +65,7 @@ def coded_blocks(coded: Coded, partition: Partition, order: Any) -> chex.Array:
 
 @jax.custom_vjp
 def _permuted(values: chex.Array, order: Any) -> chex.Array:
+    """Entries in slot order; the gradient gathers instead of scattering."""
     return values[order["entry"]]
 
 
@@ -73,9 +78,3 @@ def _permuted_backward(order: Any, gradient: chex.Array) -> tuple[chex.Array, No
 
 
 _permuted.defvjp(_permuted_forward, _permuted_backward)
-
-
-def _reorder(values: chex.Array, order: Any, partition: Partition) -> chex.Array:
-    """`to_blocks` whose gradient gathers instead of scattering."""
-    padded = jnp.pad(_permuted(values, order), (0, partition.slots - partition.entries))
-    return padded.reshape(partition.block_size, partition.blocks)

@@ -122,7 +122,7 @@ def train_step(
       coded) and over_budget_nats (the largest excess of such a block, before the step).
     """
     header = problem.header
-    streams = jax.random.split(jax.random.fold_in(_key(state), state.step), 2)
+    streams = jax.random.split(jax.random.fold_in(private_key(state), state.step), 2)
     coded = state.coded if refining else None
     done = coded_blocks(state.coded, header.partition, arrays["order"]) if refining else None
 
@@ -207,7 +207,8 @@ def _batch(batch_size: int, examples: int, state: State) -> chex.Array:
     return permute(place, examples, seed, Stream.BATCHES).astype(jnp.int32)
 
 
-def _key(state: State) -> chex.PRNGKey:
+def private_key(state: State) -> chex.PRNGKey:
+    """The key of all that the decoder never sees."""
     return jax.random.wrap_key_data(state.key, impl="threefry2x32")
 
 
