@@ -18,12 +18,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.bits = 20
     config.slack_nats = 1.4
     config.plain_steps = 10000
-    config.steps = 26000
-    config.refine_steps = 26
+    config.steps = 70000
+    config.refine_steps = 60
     config.batch_size = 64
     config.learning_rate = 4e-3
-    config.final_learning_rate = 6e-4
-    config.refine_learning_rate = 6e-4
+    config.final_learning_rate = 4e-4
+    config.refine_learning_rate = 4e-4
     config.beta_init = 1e-5
     config.beta_step = 1e-3
     config.log_std_init = -4.0
