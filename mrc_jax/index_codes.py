@@ -25,17 +25,12 @@ def pack_fixed(indices: np.ndarray, bits: int) -> bytes:
 
 def unpack_fixed(data: bytes, count: int, bits: int) -> np.ndarray:
     """The inverse of `pack_fixed`: uint32[count]; raises FormatError where spare bits are set."""
+    if data[-1] >> ((count * bits - 1) % 8 + 1):
+        raise FormatError("the indices: the spare bits of the last byte are not zero")
     indices = np.empty(count, np.uint32)
-    powers = np.uint32(1) << np.arange(bits, dtype=np.uint32)
-    raw = np.frombuffer(data, np.uint8)
-    for start in range(0, count, _CHUNK):
-        size = min(_CHUNK, count - start)
-        part = raw[start * bits // 8 : -(-(start + size) * bits // 8)]
-        flags = np.unpackbits(part, bitorder="little")
-        if flags[size * bits :].any():
-            raise FormatError("the indices: the spare bits of the last byte are not zero")
-        flags = flags[: size * bits].reshape(size, bits)
-        indices[start : start + size] = np.where(flags, powers, np.uint32(0)).sum(
-            1, dtype=np.uint32
-        )
+    padded = data + bytes(8)
+    for i in range(min(8, count)):  # eight indices take `bits` whole bytes
+        size, start = -(-(count - i) // 8), i * bits
+        words = np.ndarray((size,), "<u8", padded, start // 8, (bits,))  # unaligned
+        indices[i::8] = words >> np.uint64(start % 8) & np.uint64((1 << bits) - 1)
     return indices
