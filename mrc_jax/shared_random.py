@@ -19,6 +19,7 @@ Array = Any  # a NumPy or JAX array
 TAG = 0x6D726300  # high word of every key; jax.random.key(seed) has 0 there
 TABLE_SHA256 = "1ea009ce409dac97"  # how the normal table's SHA-256 begins
 TABLE_UNIT = 4096  # the table holds rint(4096 * standard-normal quantile)
+CHUNK = 1 << 14  # numbers that NumPy works on at a time: few enough for the cache
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -52,15 +53,18 @@ def threefry(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Ar
     xp = namespace(*key, *counter)
     k0, k1 = (xp.asarray(k, np.uint32) for k in key)
     schedule = (k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA))
+    shape = np.broadcast_shapes(k0.shape, k1.shape, counter[0].shape, counter[1].shape)
     with np.errstate(over="ignore"):  # NumPy warns when 0-d integers wrap
-        x0, x1 = counter[0] + k0, counter[1] + k1
+        x0, x1 = (xp.broadcast_to(c, shape) + k for c, k in zip(counter, (k0, k1), strict=True))
         for group in range(5):
-            for rotation in _ROTATIONS[group % 2]:
-                x0 = x0 + x1
-                x1 = (x1 << np.uint32(rotation)) | (x1 >> np.uint32(32 - rotation))
-                x1 = x1 ^ x0
-            x0 = x0 + schedule[(group + 1) % 3]
-            x1 = x1 + (schedule[(group + 2) % 3] + np.uint32(group + 1))
+            for rotation in _ROTATIONS[group % 2]:  # in place where the arrays are NumPy's
+                x0 += x1
+                overflow = x1 >> np.uint32(32 - rotation)
+                x1 <<= np.uint32(rotation)
+                x1 |= overflow
+                x1 ^= x0
+            x0 += schedule[(group + 1) % 3]
+            x1 += schedule[(group + 2) % 3] + np.uint32(group + 1)
     return x0, x1
 
 
@@ -105,10 +109,12 @@ def quantiles(seed: Array, codebook: Array, candidate: Array, block_size: int) -
 
         words = jax.lax.optimization_barrier(words)
     low, high = np.uint32(0xFFFF), np.uint32(16)
-    lanes = xp.stack([f for w in words for f in (w & low, w >> high)], axis=1)
-    lanes = lanes.reshape((4 * quads, *shape))[:block_size]
-    table = normal_table() if xp is np else xp.asarray(normal_table())
-    return xp.take(table, lanes.astype(np.int32), axis=0)
+    fields = [f for w in words for f in (w & low, w >> high)]
+    if xp is np:  # a field at a time, so that all stays in the cache
+        drawn = np.stack([normal_table().take(f) for f in fields], axis=1)
+        return drawn.reshape((4 * quads, *shape))[:block_size]
+    lanes = xp.stack(fields, axis=1).reshape((4 * quads, *shape))[:block_size]
+    return xp.take(xp.asarray(normal_table()), lanes.astype(np.int32), axis=0)
 
 
 def sign_bits(seed: Array, stream: Stream, row: Array, count: int) -> Array:
@@ -123,8 +129,11 @@ def sign_bits(seed: Array, stream: Stream, row: Array, count: int) -> Array:
     xp = namespace(seed, row)
     word = xp.arange(-(-count // 64), dtype=np.uint32)
     words = threefry(stream_key(seed, stream), (word, row.astype(np.uint32)[..., None]))
-    both = xp.stack(words, axis=-1)[..., None]
-    bits = (both >> xp.arange(32, dtype=np.uint32)) & np.uint32(1)
+    both = xp.stack(words, axis=-1)
+    if xp is np:
+        octets = both.astype("<u4", copy=False).view(np.uint8).reshape((*row.shape, -1))
+        return np.unpackbits(octets, axis=-1, count=count, bitorder="little").view(bool)
+    bits = (both[..., None] >> xp.arange(32, dtype=np.uint32)) & np.uint32(1)
     return bits.reshape((*row.shape, -1))[..., :count].astype(bool)
 
 
@@ -147,21 +156,22 @@ def _feistel_key(size: int, seed: Array, stream: Stream, row: int) -> tuple[Arra
 def _walk(index: Array, size: int, key: tuple[Array, Array], direction: int) -> Array:
     """Applies the Feistel network until the value is below size (cycle walking)."""
     xp = namespace(index, *key)
-    x = _feistel(index.astype(np.uint32), size, key, direction)
     if xp is np:
-        shape, x = x.shape, x.ravel()
+        x = index.astype(np.uint32).ravel()
+        for start in range(0, x.size, CHUNK):
+            part = slice(start, start + CHUNK)
+            x[part] = _feistel(x[part], size, key, direction)
         (outside,) = np.nonzero(x >= size)
-        while outside.size:
-            x[outside] = _feistel(x[outside], size, key, direction)
-            outside = outside[x[outside] >= size]
-        return x.reshape(shape)
+        if outside.size:
+            x[outside] = _walk(x[outside], size, key, direction)
+        return x.reshape(index.shape)
     import jax
 
     last = np.uint32(size - 1)
     return jax.lax.while_loop(
         lambda x: xp.any(x > last),
         lambda x: xp.where(x > last, _feistel(x, size, key, direction), x),
-        x,
+        _feistel(index.astype(np.uint32), size, key, direction),
     )
 
 
@@ -172,12 +182,22 @@ def _feistel(x: Array, size: int, key: tuple[Array, Array], direction: int) -> A
     """
     bits = max(2, (size - 1).bit_length())
     low_bits = bits // 2
-    low_mask = np.uint32((1 << low_bits) - 1)
+    low, high = x & np.uint32((1 << low_bits) - 1), x >> np.uint32(low_bits)
     for i in range(key[0].shape[0])[::direction]:
-        change_high = i % 2 == 0
-        half = x & low_mask if change_high else x >> np.uint32(low_bits)
-        mixed = (half + key[0][i]) * np.uint32(0x9E3779B1)
-        mixed = (mixed ^ (mixed >> np.uint32(15))) * (key[1][i] | np.uint32(1))
-        mixed = mixed >> np.uint32(32 - (bits - low_bits if change_high else low_bits))
-        x = x ^ (mixed << np.uint32(low_bits) if change_high else mixed)
-    return x
+        if i % 2 == 0:
+            high ^= _mixed(low, key[0][i], key[1][i], bits - low_bits)
+        else:
+            low ^= _mixed(high, key[0][i], key[1][i], low_bits)
+    high <<= np.uint32(low_bits)
+    high |= low
+    return high
+
+
+def _mixed(half: Array, addend: Array, factor: Array, width: int) -> Array:
+    """A round's function of one half of the bits: `width` bits to change the other half by."""
+    mixed = half + addend
+    mixed *= np.uint32(0x9E3779B1)
+    mixed ^= mixed >> np.uint32(15)
+    mixed *= factor | np.uint32(1)
+    mixed >>= np.uint32(32 - width)
+    return mixed

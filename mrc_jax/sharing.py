@@ -69,7 +69,7 @@ def expand_group(group: Array, tensor: Tensor, index: int, seed: Array, xp: Any 
     """The parameters of a tensor, float32[shape], from its group of the coded vector."""
     if tensor.factor > 1:
         entry, negative = signed_entry(tensor, index, seed, xp.arange(tensor.size, dtype=np.uint32))
-        group = xp.take(group, entry.astype(np.int32), axis=0)
+        group = xp.take(group, entry.astype(np.intp if xp is np else np.int32), axis=0)
         group = xp.where(negative, -group, group)
     return group.reshape(tensor.shape)
 
