@@ -5,15 +5,15 @@ import importlib.resources
 
 import numpy as np
 
-from mrc_jax.blocks import slot_of_entry
+from mrc_jax.blocks import entry_of_slot
 from mrc_jax.container import Container, Header, scales_to_float, unpack
 from mrc_jax.errors import FormatError
 from mrc_jax.manifest import ITEM_BYTES, UNCODED, Manifest, parse
-from mrc_jax.shared_random import TABLE_UNIT, Stream, quantiles, sign_bits
+from mrc_jax.shared_random import CHUNK, TABLE_UNIT, Stream, quantiles, sign_bits
 from mrc_jax.sharing import expand_group, groups
 
 MAX_PARAMETERS = 1 << 25
-_CHUNK = 1 << 14  # numbers worked on at a time: few enough for the cache
+_CHUNK = 1 << 19  # slots worked on at a time
 
 
 def decode(
@@ -90,26 +90,40 @@ def expand(
 
 def coded_vector(container: Container, manifest: Manifest) -> np.ndarray:
     """float32[entries]: each entry's quantile of its block's chosen candidate times its scale."""
+    values = _entries(_lanes(container), container.header)
+    coded = np.empty(len(values), np.float32)
+    units = scales_to_float(container.scales) / np.float32(TABLE_UNIT)
+    for unit, (_, _, where) in zip(units, groups(manifest), strict=True):
+        np.multiply(values[where], unit, out=coded[where])
+    return coded
+
+
+def _lanes(container: Container) -> np.ndarray:
+    """int16[block_size, blocks]: the chosen candidates."""
     header = container.header
-    seed, partition = np.uint32(header.seed), header.partition
-    lanes = np.empty((partition.block_size, header.blocks), np.int16)
-    step = max(1, _CHUNK // partition.block_size)
+    seed, block_size = np.uint32(header.seed), header.partition.block_size
+    lanes = np.empty((block_size, header.blocks), np.int16)
+    step = max(1, 4 * CHUNK // block_size)  # four lanes take one Threefry call
     for start in range(0, header.blocks, step):
         block = np.arange(start, min(start + step, header.blocks), dtype=np.uint32)
         codebook = block // np.uint32(header.codebook_blocks)
-        drawn = quantiles(seed, codebook, container.indices[block], partition.block_size)
+        drawn = quantiles(seed, codebook, container.indices[block], block_size)
         if header.codebook_blocks > 1:
-            signs = sign_bits(seed, Stream.CODEBOOK_SIGNS, block, partition.block_size)
+            signs = sign_bits(seed, Stream.CODEBOOK_SIGNS, block, block_size)
             drawn = np.where(signs.T, -drawn, drawn)
         lanes[:, start : start + len(block)] = drawn
-    slots = lanes.reshape(-1)
-    coded = np.empty(header.entries, np.float32)
-    units = scales_to_float(container.scales) / np.float32(TABLE_UNIT)
-    for unit, (_, _, where) in zip(units, groups(manifest), strict=True):
-        for start in range(where.start, where.stop, _CHUNK):
-            entry = np.arange(start, min(start + _CHUNK, where.stop), dtype=np.uint32)
-            coded[entry] = slots[slot_of_entry(partition, seed, entry)] * unit
-    return coded
+    return lanes
+
+
+def _entries(lanes: np.ndarray, header: Header) -> np.ndarray:
+    """int16[entries]: the lanes, int16[block_size, blocks], in the order of the entries."""
+    slots, values = lanes.ravel(), np.empty(header.entries, np.int16)
+    for start in range(0, header.entries, _CHUNK):
+        slot = np.arange(start, min(start + _CHUNK, header.entries), dtype=np.uint32)
+        entry = entry_of_slot(header.partition, np.uint32(header.seed), slot)
+        # writing out of order waits less for memory than reading; NumPy is quick with intp alone
+        values[entry.astype(np.intp)] = slots[start : start + len(slot)]
+    return values
 
 
 def weights_sha256(weights: dict[str, np.ndarray]) -> str:
