@@ -19,7 +19,7 @@ Array = Any  # a NumPy or JAX array
 TAG = 0x6D726300  # high word of every key; jax.random.key(seed) has 0 there
 TABLE_SHA256 = "1ea009ce409dac97"  # how the normal table's SHA-256 begins
 TABLE_UNIT = 4096  # the table holds rint(4096 * standard-normal quantile)
-CHUNK = 1 << 14  # numbers that NumPy works on at a time: few enough for the cache
+CHUNK = 1 << 15  # numbers that NumPy works on at a time: few enough for the cache
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -117,7 +117,7 @@ def quantiles(seed: Array, codebook: Array, candidate: Array, block_size: int) -
     return xp.take(xp.asarray(normal_table()), lanes.astype(np.int32), axis=0)
 
 
-def sign_bits(seed: Array, stream: Stream, row: Array, count: int) -> Array:
+def sign_bits(seed: Array, stream: Stream, row: Array, count: int, first: Array = 0) -> Array:
     """Random bits, bool[..., count]: bit i of a row is bit i % 64 of the counter (i // 64, row).
 
     Args:
@@ -125,9 +125,10 @@ def sign_bits(seed: Array, stream: Stream, row: Array, count: int) -> Array:
       stream: SHARING_SIGNS (row: the tensor) or CODEBOOK_SIGNS (row: the block).
       row: uint32[...].
       count: bits of each row.
+      first: number of the first bit, uint32, a multiple of 64.
     """
     xp = namespace(seed, row)
-    word = xp.arange(-(-count // 64), dtype=np.uint32)
+    word = xp.arange(-(-count // 64), dtype=np.uint32) + first // np.uint32(64)
     words = threefry(stream_key(seed, stream), (word, row.astype(np.uint32)[..., None]))
     both = xp.stack(words, axis=-1)
     if xp is np:

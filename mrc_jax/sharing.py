@@ -14,7 +14,7 @@ import numpy as np
 
 from mrc_jax.errors import UsageError
 from mrc_jax.manifest import CODABLE, ITEM_BYTES, UNCODED, Manifest, Tensor
-from mrc_jax.shared_random import Array, Stream, permute, sign_bits, unpermute
+from mrc_jax.shared_random import CHUNK, Array, Stream, permute, sign_bits, unpermute
 
 Rules = Sequence[tuple[str, int]]  # (path pattern, factor); the first that matches holds
 
@@ -50,27 +50,29 @@ def group_of_entry(manifest: Manifest) -> np.ndarray:
 
 
 def signed_entry(tensor: Tensor, index: int, seed: Array, parameter: Array) -> tuple[Array, Array]:
-    """Entry within the group (uint32) and negative sign (bool) of all parameters of a shared
-    tensor.
+    """Entry within the group (uint32) and negative sign (bool) of parameters of a shared tensor.
 
     Args:
-      tensor, index: the tensor and its place in the manifest.
-      seed: of the shared randomness.
-      parameter: uint32[size], 0 .. size - 1 (its array type decides NumPy or JAX).
+      tensor, index, seed: the tensor, its place in the manifest and the shared randomness's seed.
+      parameter: uint32[any], consecutive from a multiple of 64 (its type decides NumPy or JAX).
     """
-    places = tensor.entries * tensor.factor
-    place = permute(parameter, places, seed, Stream.SHARING, index)
+    place = permute(parameter, tensor.entries * tensor.factor, seed, Stream.SHARING, index)
     row = parameter[:1] * np.uint32(0) + np.uint32(index)
-    negative = sign_bits(seed, Stream.SHARING_SIGNS, row, tensor.size)[0]
+    negative = sign_bits(seed, Stream.SHARING_SIGNS, row, len(parameter), parameter[0])[0]
     return place % np.uint32(tensor.entries), negative
 
 
 def expand_group(group: Array, tensor: Tensor, index: int, seed: Array, xp: Any = np) -> Array:
     """The parameters of a tensor, float32[shape], from its group of the coded vector."""
     if tensor.factor > 1:
-        entry, negative = signed_entry(tensor, index, seed, xp.arange(tensor.size, dtype=np.uint32))
-        group = xp.take(group, entry.astype(np.intp if xp is np else np.int32), axis=0)
-        group = xp.where(negative, -group, group)
+        step = 8 * CHUNK if xp is np else tensor.size  # in pieces NumPy takes less memory
+        parts = []
+        for start in range(0, tensor.size, step):
+            parameter = xp.arange(start, min(start + step, tensor.size), dtype=np.uint32)
+            entry, negative = signed_entry(tensor, index, seed, parameter)
+            part = xp.take(group, entry.astype(np.intp if xp is np else np.int32), axis=0)
+            parts.append(xp.where(negative, -part, part))
+        group = xp.concatenate(parts)
     return group.reshape(tensor.shape)
 
 
@@ -129,12 +131,11 @@ def maps(sharing: Sharing) -> dict[str, dict[str, Array]]:
             arange = np.arange(places, dtype=np.uint32)
             entry, negative = signed_entry(tensor, index, seed, arange[: tensor.size])
             parameter = unpermute(arange, places, seed, Stream.SHARING, index)
+            parameter = np.minimum(parameter, np.uint32(tensor.size)).astype(np.int32)
             out[tensor.path] = {
                 "entry": entry.astype(np.int32),
                 "sign": np.where(negative, np.float32(-1), np.float32(1)),
-                "parameter": np.minimum(parameter, np.uint32(tensor.size))
-                .astype(np.int32)
-                .reshape(tensor.factor, tensor.entries),
+                "parameter": parameter.reshape(tensor.factor, tensor.entries),
             }
     return out
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -155,3 +156,17 @@ def test_the_hash_covers_values_and_order_but_not_names():
     assert sha256({"x": a, "y": b}) == sha256({"u": a.reshape(2, 1), "v": b.astype(">i4")})
     assert sha256({"x": a, "y": b}) != sha256({"y": b, "x": a})
     assert sha256({"x": np.float32([0.0])}) != sha256({"x": np.float32([-0.0])})
+
+
+@pytest.mark.slow
+def test_fifteen_million_entries_are_decoded_in_seconds():
+    """About half a second on one core; the bound is for slower machines."""
+    network = Manifest(
+        (Tensor("a", (7_000_000,), "float32", 1), Tensor("b", (2000, 4000), "float32", 1))
+    )
+    header = container.Header.of(network, True, seed=7, blocks=network.entries // 32, bits=16)
+    indices = np.random.default_rng(0).integers(0, 1 << 16, header.blocks).astype(np.uint32)
+    data = container.pack(container.Container(header, np.uint16([0x3D80, 0x3D00]), b"", indices))
+    start = time.perf_counter()
+    decode(data)
+    assert time.perf_counter() - start < 2.4

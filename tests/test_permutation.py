@@ -52,6 +52,14 @@ def test_permute_is_a_whole_bijection_where_the_number_of_rounds_changes(size):
     np.testing.assert_array_equal(np.sort(place), np.arange(size))
 
 
+def test_more_indices_than_numpy_works_on_at_a_time_go_where_jax_sends_them():
+    size = 2 * shared_random.CHUNK + 3
+    index = np.arange(size, dtype=np.uint32)
+    for function in (permute, unpermute):
+        on_jax = walked(function, jnp.asarray(index), size, jnp.uint32(9))
+        np.testing.assert_array_equal(walked(function, index, size, np.uint32(9)), on_jax)
+
+
 def test_rows_and_streams_and_seeds_give_different_permutations():
     index = np.arange(1000, dtype=np.uint32)
     places = [

@@ -92,6 +92,23 @@ def test_numpy_and_jax_sign_bits_are_the_same_and_as_documented(seed, count, row
     assert bits[0, last] == bool((high << 32 | low) >> last % 64 & 1)
 
 
+@modules()
+def test_sign_bits_may_begin_at_any_multiple_of_64(xp):
+    rows, seed = xp.asarray([3, 9], np.uint32), xp.asarray(5, np.uint32)
+    whole = sign_bits(seed, Stream.SHARING_SIGNS, rows, 300)
+    part = sign_bits(seed, Stream.SHARING_SIGNS, rows, 130, xp.asarray(128, np.uint32))
+    np.testing.assert_array_equal(part, whole[:, 128:258])
+
+
+@modules()
+def test_threefry_leaves_its_arguments_as_they_are(xp):
+    key, counter = (
+        [xp.arange(4 * i, 4 * i + 4, dtype=np.uint32) for i in j] for j in ((0, 1), (2, 3))
+    )
+    threefry(tuple(key), tuple(counter))
+    np.testing.assert_array_equal(np.concatenate([*key, *counter]), np.arange(16))
+
+
 def test_the_normal_table_is_the_rounded_quantile_function():
     table = shared_random.normal_table()
     exact = special.ndtri((np.arange(65536) + 0.5) / 65536)

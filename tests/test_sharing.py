@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mrc_jax import sharing as sharing_lib
 from mrc_jax.errors import UsageError
 from mrc_jax.manifest import Tensor
-from mrc_jax.shared_random import Stream, permute, sign_bits
+from mrc_jax.shared_random import CHUNK, Stream, permute, sign_bits
 from mrc_jax.sharing import collapse, expand, expand_group, make_sharing, maps
 
 SEED = 42
@@ -48,6 +48,13 @@ def test_expand_is_the_documented_loop(factor):
         expected = coded[:35]
     np.testing.assert_array_equal(found["a"]["w"], expected.reshape(5, 7))
     np.testing.assert_array_equal(found["b"], coded[-4:])
+
+
+def test_numpy_expands_a_tensor_in_pieces_to_what_jax_expands_at_once():
+    tensor = Tensor("t", (8 * CHUNK + 77,), "float32", 1000)
+    group = np.random.default_rng(0).normal(size=tensor.entries).astype(np.float32)
+    at_once = expand_group(jnp.asarray(group), tensor, 2, jnp.uint32(SEED), jnp)
+    np.testing.assert_array_equal(expand_group(group, tensor, 2, np.uint32(SEED)), at_once)
 
 
 @given(st.integers(1, 60), st.integers(1, 60))
