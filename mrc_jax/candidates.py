@@ -12,6 +12,7 @@ import numpy as np
 
 from mrc_jax.shared_random import TABLE_UNIT, Stream, quantiles, sign_bits, threefry
 
+LARGEST = 17_715 / TABLE_UNIT  # |z| of the table
 _BOUND = 1e30  # of coefficients: sums of them times z^2 stay finite
 
 
@@ -23,12 +24,6 @@ def coefficients(
     a = 0.5 * (1 - jnp.square(prior_scale) * precision)
     c = prior_scale * mean * precision
     return jnp.clip(a, -_BOUND, _BOUND), jnp.clip(c, -_BOUND, _BOUND)
-
-
-def normals(seed: chex.Array, codebook: chex.Array, candidate: chex.Array, size: int) -> chex.Array:
-    """The codebook's standard normals z, float32[size, ...], for candidates [...]."""
-    drawn = quantiles(jnp.asarray(seed), codebook, candidate, size)
-    return drawn.astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
 
 
 def signed(
@@ -44,22 +39,23 @@ def signed(
 
 
 def log_weights(
-    seed: chex.Array,
-    codebook: chex.Array,
-    candidate: chex.Array,
-    a: chex.Array,
-    c: chex.Array,
+    drawn: chex.Array, a: chex.Array, c: chex.Array, kernel: str = "reference"
 ) -> chex.Array:
-    """Log-weights of one block's candidates, float32[candidates]: the definition, lane by lane.
+    """Log-weights, float32[blocks, candidates], of candidates that the blocks share.
 
     Args:
-      seed, codebook: uint32 scalars.
-      candidate: uint32[candidates], indices below 2**bits.
-      a, c: float32[block_size], of `coefficients`; c times the block's signs; zero in lanes that
+      drawn: int16[size, candidates], of `quantiles`.
+      a, c: float32[blocks, size], of `coefficients`; c times the blocks' signs; zero in lanes that
         are not in use.
+      kernel: 'reference' adds lane by lane, which is the definition; otherwise all blocks' are one
+        matrix product.
     """
-    z = normals(seed, codebook, candidate, a.shape[0])
-    return jnp.sum(z * (a[:, None] * z + c[:, None]), axis=0)
+    z = drawn.astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
+    if kernel == "reference" or a.shape[0] == 1:  # one block is bound by memory: no product helps
+        return jax.vmap(lambda a, c: jnp.sum(z * (a[:, None] * z + c[:, None]), axis=0))(a, c)
+    both = jnp.concatenate([jnp.square(z), z])
+    coefficients = jnp.concatenate([a, c], axis=1)
+    return jnp.dot(coefficients, both, precision=jax.lax.Precision.HIGHEST)
 
 
 def chosen_values(
@@ -84,19 +80,23 @@ def chosen_values(
     return signed(seed, block, drawn, codebook_blocks).astype(jnp.float32) * units
 
 
-def gumbel(key: chex.Array, candidate: chex.Array) -> chex.Array:
-    """The private noise of each candidate, float32[...], by its index alone: exact far into the
-    tail.
+def exponential(key: chex.Array, counter: chex.Array, use: int) -> chex.Array:
+    """Private noise, Exp(1) by counter alone, float32[...]: exact far into both tails.
 
-    A uniform of 64 bits, so that the largest of 2^30 values is drawn from the right law and does
+    A uniform of 64 bits, so that the smallest of 2^30 values is drawn from the right law and does
     not tie.
 
     Args:
       key: uint32[2], private to the encoder.
-      candidate: uint32[...].
+      counter: uint32[...].
+      use: of the noise, so that two uses of a key share none.
     """
-    words = threefry((key[0], key[1]), (candidate, jnp.zeros_like(candidate)))
+    words = threefry((key[0], key[1]), (counter, jnp.full_like(counter, use)))
     high, low = (w.astype(jnp.float32) for w in jax.lax.optimization_barrier(words))
     uniform = (high + (low + 0.5) * jnp.float32(2.0**-32)) * jnp.float32(2.0**-32)
-    exponential = -jnp.log1p(-jnp.minimum(uniform, jnp.float32(1 - 2.0**-24)))
-    return -jnp.log(exponential)
+    return -jnp.log1p(-jnp.minimum(uniform, jnp.float32(1 - 2.0**-24)))
+
+
+def gumbel(key: chex.Array, counter: chex.Array, use: int) -> chex.Array:
+    """Private noise with the standard Gumbel law; see `exponential`."""
+    return -jnp.log(exponential(key, counter, use))

@@ -17,11 +17,12 @@ from mrc_jax import candidates, train
 from mrc_jax.blocks import lanes_in_use, to_blocks
 from mrc_jax.container import pack
 from mrc_jax.decode import coded_vector
-from mrc_jax.encode import container_of, select_blocks
+from mrc_jax.encode import container_of, select_wave
 from mrc_jax.errors import NumericsError, UsageError
 from mrc_jax.objective import block_kl_nats, coded_blocks
 from mrc_jax.posterior import Coded, log_prior_scale_of_entries, prior_scale, round_scale
 from mrc_jax.train import Problem, State
+from mrc_jax.waves import waves
 
 OVER_BUDGET = (
     0.1  # share of the budget by which blocks may exceed it, on average, when coding starts
@@ -107,31 +108,36 @@ def code_all(
     Raises:
       NumericsError: the budgets were not reached in training, or the loss is not finite.
     """
-    blocks, wave = problem.header.blocks, problem.recipe.wave_blocks
+    blocks = problem.header.blocks
     code = jax.jit(partial(code_wave, problem), donate_argnums=1)
     done = int(jnp.sum(coded_blocks(state.coded, problem.header.partition, arrays["order"])))
     if done == 0:
         state = freeze_scales(state)
         _check_budget(problem, arrays, state)
-    order = block_order(problem, state)
-    while done < blocks:
-        ids = np.full(wave, blocks, np.uint32)  # beyond the last block: no block
-        ids[: min(wave, blocks - done)] = order[done : done + wave]
-        state, metrics = code(arrays, state, jnp.asarray(ids)), {}
-        done = min(done + wave, blocks)
+    for ids, kept in waves(problem, state, done):
+        state, metrics = code(arrays, state, jnp.asarray(ids), kept), {}
+        done += int(np.sum(ids < blocks))
         if done < blocks and problem.recipe.refine_steps:
             state, metrics = run_steps(state, problem.recipe.refine_steps, True)
         _report(problem, state, "code", done, blocks, metrics, on_call)
     return state
 
 
-def code_wave(problem: Problem, arrays: Any, state: State, blocks: chex.Array) -> State:
+def code_wave(
+    problem: Problem,
+    arrays: Any,
+    state: State,
+    blocks: chex.Array,
+    kept: chex.Array | None = None,
+) -> State:
     """Chooses an index for each block of a wave and fixes the blocks' entries at their values.
 
     Args:
       problem, arrays: what is constant.
       state: before.
-      blocks: uint32[wave]; numbers from `header.blocks` on are left out.
+      blocks: uint32[wave], of one codebook if they share any; numbers from `header.blocks` on are
+        left out.
+      kept: the blocks' codebook, see `encode.select_wave`.
     """
     header, partition = problem.header, problem.header.partition
     sharing, params = problem.posterior.sharing, state.params
@@ -143,7 +149,7 @@ def code_wave(problem: Problem, arrays: Any, state: State, blocks: chex.Array) -
     )
     in_use = lanes_in_use(partition, blocks)
     key = jax.random.fold_in(train.private_key(state), 0xFFFFFFFF)
-    index = select_blocks(
+    index = select_wave(
         key,
         mean,
         log_variance,
@@ -151,9 +157,11 @@ def code_wave(problem: Problem, arrays: Any, state: State, blocks: chex.Array) -
         in_use,
         seed,
         blocks,
+        kept,
         bits=header.bits,
         codebook_blocks=header.codebook_blocks,
         selection=problem.recipe.selection,
+        kernel=problem.recipe.kernel,
     )
     values = candidates.chosen_values(seed, blocks, index, scale, header.codebook_blocks)
     lane = jnp.arange(partition.block_size, dtype=jnp.uint32)[:, None]
@@ -172,13 +180,6 @@ def freeze_scales(state: State) -> State:
     """Rounds the prior scales to what the file will hold; refining leaves them so."""
     scale = jnp.log(prior_scale(state.params))
     return dataclasses.replace(state, params={**state.params, "log_prior_scale": scale})
-
-
-def block_order(problem: Problem, state: State) -> np.ndarray:
-    """The order in which blocks are coded, uint32[blocks], by the state's key."""
-    key = jax.random.fold_in(train.private_key(state), 0xFFFFFFFE)
-    order = jax.random.permutation(key, problem.header.blocks)
-    return np.asarray(order, np.uint32)
 
 
 def file_of(problem: Problem, state: State) -> bytes:

@@ -1,16 +1,16 @@
-"""Chooses an index for each block from the log-weights of its candidates, streamed over chunks of
-them.
-"""
+"""Codes a vector, or a trained posterior: arranges entries as blocks and chooses their indices."""
 
+import math
 from collections.abc import Mapping
-from functools import partial
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from mrc_jax import candidates
+from mrc_jax import candidates, kernels
 from mrc_jax.blocks import Partition, entry_of_slot, lanes_in_use, to_blocks
 from mrc_jax.container import Container, Header, little_endian, pack
 from mrc_jax.posterior import (
@@ -19,64 +19,15 @@ from mrc_jax.posterior import (
     prior_scale,
     round_scale,
 )
+from mrc_jax.selection import Blocks, select
 from mrc_jax.sharing import Sharing
 
-_LANES = 1 << 21  # candidate-lanes worked on at a time, whatever K is
+_LANES = 1 << 21  # candidate-lanes of independent blocks worked on at a time, whatever K is
+_TILE = 16  # blocks of one product: a multiple, so that products of any width round alike
+_WIDE = 256  # blocks of a codebook worked on together, at most
 
 
-def select(
-    key: chex.PRNGKey,
-    a: chex.Array,
-    c: chex.Array,
-    seed: chex.Array,
-    block: chex.Array,
-    *,
-    bits: int,
-    codebook_blocks: int = 1,
-    selection: str = "sample",
-    chunk: int = 0,
-) -> chex.Array:
-    """The chosen index of one block, uint32, with probability softmax(log_weights) (Gumbel-max).
-
-    Memory does not grow with 2**bits, and the index does not depend on `chunk`.
-
-    Args:
-      key: the encoder's own; the block's noise is that of fold_in(key, block).
-      a, c: float32[block_size], of `candidates.coefficients`, zero in lanes not in use.
-      seed, block: uint32 scalars.
-      bits: log2 of the number of candidates.
-      codebook_blocks: consecutive blocks that share a codebook.
-      selection: 'sample' or 'argmax'.
-      chunk: candidates of a chunk, a power of two; 0 chooses.
-    """
-    size = a.shape[0]
-    chunk = min(chunk or max(256, 1 << (_LANES // size).bit_length() - 1), 1 << bits)
-    noise_key = jax.random.bits(jax.random.fold_in(key, block), (2,), jnp.uint32)
-    c = candidates.signed(seed, block, c, codebook_blocks)
-    codebook = block // np.uint32(codebook_blocks)
-
-    def step(i: chex.Array, best: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
-        candidate = jnp.asarray(i, jnp.uint32) * np.uint32(chunk) + jnp.arange(
-            chunk, dtype=jnp.uint32
-        )
-        score = candidates.log_weights(seed, codebook, candidate, a, c)
-        if selection == "sample":
-            score = score + candidates.gumbel(noise_key, candidate)
-        place = jnp.argmax(score)
-        better = score[place] > best[0]
-        return (
-            jnp.where(better, score[place], best[0]),
-            jnp.where(better, candidate[place], best[1]),
-        )
-
-    # From all arguments: under shard_map the loop's start must vary over the axes that they do.
-    anything = a[0] + c[0] + (noise_key[0] ^ seed ^ block).astype(jnp.float32)
-    lowest = jnp.minimum(anything, -jnp.inf)
-    start = (lowest, (lowest > 0).astype(jnp.uint32))
-    return jax.lax.fori_loop(0, (1 << bits) // chunk, step, start)[1]
-
-
-def select_blocks(
+def select_wave(
     key: chex.PRNGKey,
     mean: chex.Array,
     log_variance: chex.Array,
@@ -84,28 +35,48 @@ def select_blocks(
     in_use: chex.Array,
     seed: chex.Array,
     block: chex.Array,
-    *,
-    chunk: int = 0,
-    **options: int | str,
+    kept: chex.Array | None = None,
+    **options: Any,
 ) -> chex.Array:
-    """The chosen indices, uint32[blocks], of blocks given as arrays [block_size, blocks].
+    """The chosen indices, uint32[blocks], of blocks that share a codebook, or of any blocks where
+    candidates are independent.
 
     Args:
-      key: as in `select`.
+      key: the encoder's own; a block's noise is that of fold_in(key, block).
       mean, log_variance, prior_scale: float32[block_size, blocks]; scales are bfloat16 values.
       in_use: bool[block_size, blocks].
       seed: uint32 scalar.
       block: uint32[blocks], the blocks' numbers.
-      chunk: candidates of a chunk, a power of two; 0 chooses.
-      **options: bits, codebook_blocks and selection of `select`.
+      kept: int16[block_size, 2**bits], the codebook of `kernels.make_codebook`, or None.
+      **options: bits, codebook_blocks, selection and kernel of `encode_blocks`; axis of `select`.
     """
     a, c = candidates.coefficients(mean, log_variance, prior_scale)
     a, c = (jnp.where(in_use, x, 0).T for x in (a, c))
-    size, count = mean.shape
-    wave = max(1, min(count, (1 << 13) // size))  # of 256 candidates they stay within _LANES
-    chunk = chunk or max(256, 1 << (_LANES // (size * wave)).bit_length() - 1)
-    one = partial(select, key, seed=seed, chunk=chunk, **options)
-    return jax.lax.map(lambda x: one(x[0], x[1], block=x[2]), (a, c, block), batch_size=wave)
+    shared = options.pop("codebook_blocks", 1)
+    count = mean.shape[1]
+    kernel = options.pop("kernel", "") or kernels.choose(shared, count)
+    if shared == 1:
+        return _select_apart(key, Blocks(a, c, block, seed, block), kernel=kernel, **options)
+    c = candidates.signed(seed, block, c.T, shared).T
+    codebook = block[0] // np.uint32(shared)
+    padding = -count % _TILE if count > 1 else 0
+    a, c = (jnp.pad(x, ((0, padding), (0, 0))) for x in (a, c))
+    number = jnp.pad(block, (0, padding))
+    blocks = Blocks(a, c, number, seed, codebook, kept)
+    return select(key, blocks, kernel=kernel, **options)[:count]
+
+
+def _select_apart(key: chex.PRNGKey, blocks: Blocks, **options: Any) -> chex.Array:
+    """Blocks that share nothing, so many at a time that chunks of 256 candidates fill a core."""
+    count, size = blocks.a.shape
+    wave = max(1, min(count, _LANES // (256 * size), _LANES >> options["bits"]))
+
+    def one(block: tuple[chex.Array, ...]) -> chex.Array:
+        a, c, number = block
+        alone = Blocks(a[None], c[None], number[None], blocks.seed, number)
+        return select(key, alone, **options)[0]
+
+    return lax.map(one, (blocks.a, blocks.c, blocks.number), batch_size=wave)
 
 
 def encode_blocks(
@@ -119,6 +90,8 @@ def encode_blocks(
     block_size: int,
     codebook_blocks: int = 1,
     selection: str = "sample",
+    kernel: str = "",
+    mesh: jax.sharding.Mesh | None = None,
 ) -> chex.Array:
     """Codes a whole vector: uint32[ceil(entries / block_size)] indices; `decode_blocks` undoes it.
 
@@ -133,6 +106,10 @@ def encode_blocks(
       bits: log2 of the number of candidates of a block.
       block_size: entries of a block.
       codebook_blocks, selection: see Recipe.
+      kernel: see Recipe.
+      mesh: devices to spread the work over: an axis 'candidates' divides each block's candidates (a
+        power of two of devices), all other axes divide the blocks. The indices are the same for
+        any mesh.
     """
     entries = mean.shape[0]
     partition = Partition(entries, -(-entries // block_size))
@@ -146,6 +123,8 @@ def encode_blocks(
         bits=bits,
         codebook_blocks=codebook_blocks,
         selection=selection,
+        kernel=kernel,
+        mesh=mesh,
     )
 
 
@@ -156,22 +135,60 @@ def encode_vector(
     prior_scale: chex.Array,
     seed: chex.Array,
     partition: Partition,
-    **options: int | str,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    **options: Any,
 ) -> chex.Array:
     """`encode_blocks` for a given partition: uint32[partition.blocks].
 
     Args:
       key, mean, log_variance, prior_scale, seed: as in `encode_blocks`.
       partition: of the entries.
-      **options: bits, codebook_blocks and selection.
+      mesh: as in `encode_blocks`.
+      **options: bits, codebook_blocks, selection and kernel.
     """
     chex.assert_equal_shape([mean, log_variance])
     entry = entry_of_slot(partition, seed, jnp.arange(partition.entries, dtype=jnp.uint32))
     scale = jnp.broadcast_to(round_scale(prior_scale), mean.shape)
     arranged = [to_blocks(x, entry, partition) for x in (mean, log_variance, scale)]
-    block = jnp.arange(partition.blocks, dtype=jnp.uint32)
-    in_use = lanes_in_use(partition, block)
-    return select_blocks(key, *arranged, in_use, seed, block, **options)  # type: ignore[arg-type]
+    shared = options.get("codebook_blocks", 1)
+    sizes = {} if mesh is None else dict(mesh.shape)
+    axis = "candidates" if "candidates" in sizes else None
+    devices = math.prod(n for name, n in sizes.items() if name != axis)
+    wide = -(-partition.blocks // devices)
+    wide = wide if shared == 1 else min(shared, _WIDE, wide)
+    tiles = _tiles(partition.blocks, shared, wide, devices)
+
+    def of_tiles(key: Any, seed: Any, tiles: Any, *arranged: Any) -> chex.Array:
+        def one(tile: chex.Array) -> chex.Array:
+            columns = [jnp.take(x, tile, axis=1, mode="clip") for x in arranged]
+            in_use = lanes_in_use(partition, tile) & (tile < partition.blocks)
+            return select_wave(key, *columns, in_use, seed, tile, axis=axis, **options)
+
+        return lax.map(one, tiles)
+
+    if mesh is not None:
+        axes = jax.sharding.PartitionSpec(tuple(name for name in sizes if name != axis))
+        every = jax.sharding.PartitionSpec()
+        specs = (every, every, axes, every, every, every)
+        of_tiles = jax.shard_map(
+            of_tiles, mesh=mesh, in_specs=specs, out_specs=axes, check_vma=False
+        )
+    chosen = of_tiles(key, seed, jnp.asarray(tiles), *arranged)
+    return jnp.zeros(partition.blocks, jnp.uint32).at[tiles].set(chosen, mode="drop")
+
+
+def _tiles(blocks: int, shared: int, wide: int, devices: int) -> np.ndarray:
+    """uint32[tiles, wide]: the blocks of each tile, all of one codebook; `blocks` means none."""
+    rows = []
+    for first in range(0, blocks, shared if shared > 1 else blocks):
+        last = min(first + shared, blocks) if shared > 1 else blocks
+        for start in range(first, last, wide):
+            row = np.full(wide, blocks, np.uint32)
+            row[: min(wide, last - start)] = np.arange(start, min(start + wide, last))
+            rows.append(row)
+    rows += [np.full(wide, blocks, np.uint32)] * (-len(rows) % devices)
+    return np.stack(rows)
 
 
 def encode_file(
@@ -181,6 +198,8 @@ def encode_file(
     sharing: Sharing,
     header: Header,
     selection: str = "sample",
+    kernel: str = "",
+    mesh: jax.sharding.Mesh | None = None,
 ) -> bytes:
     """The file of a trained posterior, all blocks coded at once without refining.
 
@@ -189,11 +208,11 @@ def encode_file(
       params, uncoded: of the posterior.
       sharing, header: the map and the plan that it was trained with.
       selection: see Recipe.
+      kernel, mesh: see `encode_blocks`.
     """
     frozen = {**params, "log_prior_scale": jnp.log(prior_scale(params))}
-    program = jax.jit(
-        encode_vector, static_argnames=("partition", "bits", "codebook_blocks", "selection")
-    )
+    static = ("partition", "bits", "codebook_blocks", "selection", "kernel", "mesh")
+    program = jax.jit(encode_vector, static_argnames=static)
     indices = program(
         key,
         params["mean"],
@@ -204,6 +223,8 @@ def encode_file(
         bits=header.bits,
         codebook_blocks=header.codebook_blocks,
         selection=selection,
+        kernel=kernel,
+        mesh=mesh,
     )
     return pack(container_of(indices, frozen, uncoded, sharing, header))
 

@@ -5,7 +5,8 @@ import math
 
 from mrc_jax.errors import UsageError
 
-SELECTIONS = ("sample", "argmax")
+SELECTIONS = ("sample", "ordered", "argmax")
+KERNELS = ("reference", "codebook", "pallas")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,10 @@ class Recipe:
       sharing: (path pattern, factor) pairs, see `sharing.make_sharing`.
       uncoded: path patterns of tensors stored as they are.
       slack_nats: KL of a block beyond its index's bits (the paper's t is -slack_nats).
-      selection: 'sample' (the paper's importance sampling) or 'argmax' (biased).
+      selection: 'sample' (the paper's importance sampling), 'ordered' (the same law, in
+        fewer bits) or 'argmax' (biased).
+      kernel: of the log-weights, one of KERNELS; '' chooses by backend and shape.
+      codebook_bytes: a shared codebook that is larger is made again for each wave, not kept.
       steps: training steps before the first block is coded.
       refine_steps: training steps after each wave.
       wave_blocks: blocks coded between refine steps (Algorithm 2: 1).
@@ -42,6 +46,8 @@ class Recipe:
     uncoded: tuple[str, ...] = ()
     slack_nats: float = 0.0
     selection: str = "sample"
+    kernel: str = ""
+    codebook_bytes: int = 1 << 29
     steps: int = 10_000
     refine_steps: int = 10
     wave_blocks: int = 1
@@ -59,7 +65,7 @@ class Recipe:
         """Raises UsageError naming the first field that is impossible."""
         at_least = {
             "bits": 0, "block_size": 0, "codebook_blocks": 1, "steps": 1, "refine_steps": 0,
-            "wave_blocks": 1, "batch_size": 1, "steps_per_call": 1,
+            "wave_blocks": 1, "batch_size": 1, "steps_per_call": 1, "codebook_bytes": 0,
         }  # fmt: skip
         for name, minimum in at_least.items():
             if getattr(self, name) < minimum:
@@ -72,3 +78,5 @@ class Recipe:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be positive and finite")
         if self.selection not in SELECTIONS:
             raise UsageError(f"selection = {self.selection!r}: must be one of {SELECTIONS}")
+        if self.kernel not in ("", *KERNELS):
+            raise UsageError(f"kernel = {self.kernel!r}: must be one of {KERNELS}")

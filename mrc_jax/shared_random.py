@@ -32,6 +32,7 @@ class Stream(enum.IntEnum):
     SHARING_SIGNS = 3
     CODEBOOK_SIGNS = 4
     BATCHES = 5
+    OFFSETS = 6
 
 
 def namespace(*arrays: Array) -> Any:
@@ -66,6 +67,26 @@ def threefry(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Ar
             x0 += schedule[(group + 1) % 3]
             x1 += schedule[(group + 2) % 3] + np.uint32(group + 1)
     return x0, x1
+
+
+def _stored_threefry(key: tuple[Array, Array], counter: tuple[Array, Array]) -> Any:
+    """`threefry` in JAX, its words in memory: or XLA computes a call for each of its four lanes.
+
+    On a CPU no barrier holds inside of loops; a loop of one turn, which XLA cannot foresee, does.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    def once(key: Any, counter: Any) -> Any:
+        turns = jnp.minimum(jnp.max(key[1] | np.uint32(1)), 1).astype(jnp.int32)
+        anything = key[0] ^ key[1] ^ counter[0] ^ counter[1]  # of the words' shape and axes
+        start = (anything, anything)
+        return jax.lax.fori_loop(0, turns, lambda _, words: threefry(key, counter), start)
+
+    def barrier(key: Any, counter: Any) -> Any:
+        return jax.lax.optimization_barrier(threefry(key, counter))
+
+    return jax.lax.platform_dependent(key, counter, cpu=once, default=barrier)
 
 
 def stream_key(seed: Array, stream: Stream) -> tuple[Array, Array]:
@@ -103,11 +124,8 @@ def quantiles(seed: Array, codebook: Array, candidate: Array, block_size: int) -
     lead = (quads,) + (1,) * len(shape)
     quad = xp.arange(quads, dtype=np.uint32).reshape(lead)
     row = codebook.astype(np.uint32) * np.uint32(quads) + quad
-    words = threefry(stream_key(seed, Stream.CANDIDATES), (candidate.astype(np.uint32), row))
-    if xp is not np:  # or XLA computes every Threefry call once for each of its four lanes
-        import jax
-
-        words = jax.lax.optimization_barrier(words)
+    key, counter = stream_key(seed, Stream.CANDIDATES), (candidate.astype(np.uint32), row)
+    words = threefry(key, counter) if xp is np else _stored_threefry(key, counter)
     low, high = np.uint32(0xFFFF), np.uint32(16)
     fields = [f for w in words for f in (w & low, w >> high)]
     if xp is np:  # a field at a time, so that all stays in the cache
@@ -136,6 +154,13 @@ def sign_bits(seed: Array, stream: Stream, row: Array, count: int, first: Array 
         return np.unpackbits(octets, axis=-1, count=count, bitorder="little").view(bool)
     bits = (both[..., None] >> xp.arange(32, dtype=np.uint32)) & np.uint32(1)
     return bits.reshape((*row.shape, -1))[..., :count].astype(bool)
+
+
+def offsets(seed: Array, block: Array, bits: int) -> Array:
+    """The candidate at position 0 of each block under ordered coding, uint32[...]."""
+    xp = namespace(seed, block)
+    counter = (xp.zeros_like(block), block)
+    return threefry(stream_key(seed, Stream.OFFSETS), counter)[0] & np.uint32((1 << bits) - 1)
 
 
 def permute(index: Array, size: int, seed: Array, stream: Stream, row: int = 0) -> Array:

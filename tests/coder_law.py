@@ -14,6 +14,13 @@ SEED = 20_240
 KEYS = 20_000
 
 
+def select_one(key, a, c, seed, bits, selection="sample", kernel="reference"):
+    """The index chosen for block 0, alone with its codebook 0; a, c: float32[size]."""
+    zero = jnp.uint32(0)
+    blocks = encode.Blocks(a[None], c[None], zero[None], jnp.asarray(seed, jnp.uint32), zero)
+    return encode.select(key, blocks, bits=bits, selection=selection, kernel=kernel)[0]
+
+
 class Case:
     """A posterior over a few entries, each with its own prior scale, in blocks.
 
@@ -47,7 +54,8 @@ class Case:
                 codebook_blocks=self.codebook_blocks,
             )
 
-        return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), keys)))
+        every = jax.random.split(jax.random.key(seed), keys)
+        return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=2000))(every))
 
     def decoded(self, index):
         """float32[entries]: what a file decodes to whose blocks all have this index."""

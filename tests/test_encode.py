@@ -11,7 +11,7 @@ import pytest
 from coder_law import SEED, Case
 from fresh_process import output_of
 
-from mrc_jax import candidates, encode
+from mrc_jax import candidates, encode, kernels
 from mrc_jax.decode_jax import decode_blocks
 
 BITS, SIZE, ENTRIES = 10, 3, 31
@@ -78,36 +78,25 @@ def test_chosen_values_are_those_that_decode():
     np.testing.assert_array_equal(arranged, jnp.where(used, values, 0))
 
 
-def coefficients_of_blocks(blocks=48):
-    random = np.random.default_rng(0)
-    shape = (blocks, SIZE)
-    return (
-        jnp.asarray(-random.uniform(0, 5, shape), jnp.float32),
-        jnp.asarray(random.normal(0, 3, shape), jnp.float32),
-        jnp.arange(blocks, dtype=jnp.uint32),
-    )
+@pytest.mark.parametrize("selection", ["sample", "ordered", "argmax"])
+@pytest.mark.parametrize("codebook_blocks", [1, 4])
+def test_the_index_does_not_depend_on_chunks(codebook_blocks, selection, monkeypatch):
+    case = Case(entries=13, blocks=4, bits=8, codebook_blocks=codebook_blocks)
 
+    def indices():
+        encode_all = partial(
+            encode.encode_blocks,
+            bits=8,
+            block_size=4,
+            codebook_blocks=codebook_blocks,
+            selection=selection,
+        )
+        arrays = (case.mean, case.log_variance, case.scale)
+        return jax.jit(encode_all)(jax.random.key(2), *map(jnp.asarray, arrays), jnp.uint32(SEED))
 
-@pytest.mark.parametrize("codebook_blocks", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_the_index_does_not_depend_on_chunks_waves_or_compilation(codebook_blocks):
-    a, c, block = coefficients_of_blocks()
-    select = partial(
-        encode.select,
-        jax.random.key(3),
-        seed=jnp.uint32(SEED),
-        bits=BITS,
-        codebook_blocks=codebook_blocks,
-    )
-    expected = jax.jit(jax.vmap(lambda a, c, b: select(a, c, block=b)))(a, c, block)
-    assert len(np.unique(expected)) > 40
-    for chunk in (1, 256):
-        mapped = jax.vmap(partial(select, chunk=chunk))(a, c, block=block)
-        np.testing.assert_array_equal(mapped, expected)
-    one = jax.jit(partial(select, chunk=64))
-    for i in range(0, 48, 5):
-        assert one(a[i], c[i], block=block[i]) == expected[i]
-    with jax.disable_jit():
-        assert select(a[7], c[7], block=block[7], chunk=512) == expected[7]
+    whole = indices()
+    monkeypatch.setattr(kernels, "_NUMBERS", {jax.default_backend(): 1})  # one cut a chunk
+    np.testing.assert_array_equal(indices(), whole)
 
 
 def test_a_block_alone_is_coded_as_it_is_among_others():
@@ -115,7 +104,7 @@ def test_a_block_alone_is_coded_as_it_is_among_others():
     columns = [jnp.reshape(x, (3, 10)) for x in (mean, log_variance, jnp.full(30, scale))]
     block = jnp.arange(10, dtype=jnp.uint32)
     in_use = jnp.ones((3, 10), bool)
-    choose = partial(encode.select_blocks, jax.random.key(5), bits=BITS)
+    choose = partial(encode.select_wave, jax.random.key(5), bits=BITS, selection="sample")
     together = choose(*columns, in_use, jnp.uint32(1), block)
     for pick in ([4], [9, 0, 3]):
         some = choose(
@@ -206,6 +195,41 @@ def test_eight_devices_choose_what_one_chooses_and_results_stay_where_they_are()
 
     expected = [digest(each), digest(each), digest(each[:1])]
     assert output_of(SHARDED, "eight_devices").split() == expected
+
+
+MESHES = """
+import sys
+sys.path.insert(0, "tests")
+import jax, jax.numpy as jnp, numpy as np
+from mrc_jax.encode import encode_blocks
+from test_encode import meshed
+both = ("blocks", "candidates")
+for shape, names in (((8,), both[:1]), ((8,), both[1:]), ((2, 4), both)):
+    mesh = jax.make_mesh(shape, names, axis_types=(jax.sharding.AxisType.Auto,) * len(shape))
+    print(meshed(mesh))
+"""
+
+
+def meshed(mesh):
+    """Indices of a vector under 'sample' and 'ordered', shared and not, over a mesh of devices."""
+    key, seed = jax.random.key(4), jnp.uint32(SEED)
+    out = []
+    for codebook_blocks, selection in ((1, "sample"), (40, "sample"), (40, "ordered")):
+        code = partial(
+            encode.encode_blocks,
+            bits=8,
+            block_size=3,
+            codebook_blocks=codebook_blocks,
+            selection=selection,
+            mesh=mesh,
+        )
+        out += [int(i) for i in jax.jit(code)(key, *posterior(200), seed)]
+    return out
+
+
+def test_any_mesh_of_devices_chooses_what_one_device_chooses():
+    expected = str(meshed(None))
+    assert output_of(MESHES, "eight_devices").splitlines() == [expected] * 3
 
 
 @pytest.mark.parametrize("setting", ["x64"])

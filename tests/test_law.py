@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coder_law import SEED, Case, law_p_values
+from coder_law import SEED, Case, law_p_values, select_one
 from scipy import special, stats
 
-from mrc_jax import candidates, encode
+from mrc_jax import candidates, encode, kernels, selection
 from mrc_jax.shared_random import quantiles
 
 ALARM = 1e-4  # false-alarm rate of every single p-value below
@@ -43,7 +43,7 @@ def lose_the_half(patch):
 
 
 def take_the_largest(patch):
-    patch.setattr(candidates, "gumbel", lambda key, candidate: jnp.zeros(candidate.shape))
+    patch.setattr(candidates, "gumbel", lambda key, counter, use: jnp.zeros(counter.shape))
 
 
 def drop_the_signs(patch):
@@ -69,10 +69,22 @@ def forget_the_mean(patch):
 
 
 def share_the_codebook_wrongly(patch):
-    right = candidates.log_weights
+    right = selection.quantiles
     patch.setattr(
-        candidates, "log_weights", lambda seed, codebook, *rest: right(seed, 0 * codebook, *rest)
+        selection, "quantiles", lambda seed, codebook, *rest: right(seed, 0 * codebook, *rest)
     )
+
+
+def choose_the_cut_by_its_largest(patch):
+    right = kernels.cut_statistics
+    patch.setattr(
+        kernels, "cut_statistics", lambda *args, **kw: right(*args, **{**kw, "statistic": "max"})
+    )
+
+
+def one_noise_for_cut_and_candidate(patch):
+    right = candidates.gumbel
+    patch.setattr(candidates, "gumbel", lambda key, counter, use: right(key, counter, 0))
 
 
 FAULTS = [
@@ -83,6 +95,8 @@ FAULTS = [
     (round_after_selection, NARROW),
     (forget_the_mean, {}),
     (share_the_codebook_wrongly, {}),
+    (choose_the_cut_by_its_largest, {"bits": 8}),
+    (one_noise_for_cut_and_candidate, {}),
 ]
 
 
@@ -116,8 +130,8 @@ def test_log_weights_are_log_q_minus_log_p_of_the_decoded_values(codebook_blocks
     number = jnp.arange(64, dtype=jnp.uint32)
     for block, expected in enumerate(case.log_weights()):
         signed = candidates.signed(seed, jnp.uint32(block), c[:, block], codebook_blocks)
-        codebook = jnp.uint32(block // codebook_blocks)
-        found = candidates.log_weights(seed, codebook, number, a[:, block], signed)
+        drawn = quantiles(seed, jnp.uint32(block // codebook_blocks), number, len(signed))
+        found = candidates.log_weights(drawn, a[None, :, block], signed[None])[0]
         difference = np.asarray(found, np.float64) - expected
         bound = 2e-5 * np.abs(expected).max()
         assert np.ptp(difference) < bound
@@ -132,7 +146,7 @@ def drawn_and_exact(bits, seeds):
     a, c = candidates.coefficients(*(jnp.full(1, x) for x in (MEAN, 2 * np.log(STD), 1.0)))
 
     def one(key, seed):
-        return encode.select(key, a, c, seed, jnp.uint32(0), bits=bits)
+        return select_one(key, a, c, seed, bits)
 
     keys = jax.random.split(jax.random.key(bits), seeds)
     index = np.asarray(jax.jit(jax.vmap(one))(keys, jnp.arange(seeds, dtype=jnp.uint32)))

@@ -1,0 +1,111 @@
+"""The heavy part of coding: log-weights of all candidates, reduced to one number for each cut.
+
+The K = 2**bits candidates are cut at fixed places into 2**(bits - cut_bits) runs of 2**cut_bits
+neighbours.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mrc_jax import candidates
+from mrc_jax.errors import UsageError
+from mrc_jax.shared_random import quantiles
+
+_NUMBERS = {"cpu": 5 << 20}  # worked on at a time: about as many as the last cache holds
+_NUMBERS_ELSEWHERE = 1 << 27
+_SINGLE_BITS = {"cpu": 12}  # of one block, where XLA still makes one vectorised loop of all lanes
+
+
+def cut_bits(bits: int) -> int:
+    """log2 of the candidates of a cut: a function of K alone, for the law depends on it."""
+    return bits // 2
+
+
+def chunk_bits(bits: int, size: int, blocks: int, devices: int = 1) -> int:
+    """log2 of the candidates worked on at a time, whole cuts; memory is bounded, whatever K is.
+
+    Raises:
+      UsageError: so many devices cannot divide the cuts among them.
+    """
+    shared = devices.bit_length() - 1
+    if devices != 1 << shared or bits - shared < cut_bits(bits):
+        raise UsageError(
+            f"{devices} devices cannot share 2**{bits} candidates: take a power of two, at most "
+            f"{1 << bits - cut_bits(bits)}"
+        )
+    backend = jax.default_backend()
+    numbers = _NUMBERS.get(backend, _NUMBERS_ELSEWHERE)
+    fitting = (numbers // (2 * size + blocks)).bit_length() - 1
+    if blocks == 1:
+        fitting = min(fitting, _SINGLE_BITS.get(backend, fitting))
+    return min(bits - shared, max(cut_bits(bits), fitting))
+
+
+def choose(codebook_blocks: int, blocks: int) -> str:
+    """The kernel for this backend: 'reference' where candidates are independent."""
+    if codebook_blocks == 1:
+        return "reference"
+    return "codebook" if jax.default_backend() == "cpu" or blocks == 1 else "pallas"
+
+
+def make_codebook(seed: chex.Array, codebook: chex.Array, size: int, bits: int) -> chex.Array:
+    """The quantiles of all candidates of a codebook, int16[size, 2**bits], to be kept.
+
+    Args:
+      seed, codebook: uint32 scalars.
+      size: lanes.
+      bits: log2 of the number of candidates.
+    """
+    step = 1 << chunk_bits(bits, size, 1)
+
+    def draw(first: chex.Array) -> chex.Array:
+        candidate = first + jnp.arange(step, dtype=jnp.uint32)
+        return quantiles(jnp.asarray(seed), jnp.asarray(codebook), candidate, size)
+
+    firsts = jnp.arange(0, 1 << bits, step, dtype=jnp.uint32)
+    if len(firsts) == 1:
+        return draw(firsts[0])
+
+    def fill(i: chex.Array, out: chex.Array) -> chex.Array:
+        return lax.dynamic_update_slice(out, draw(firsts[i]), (0, i * step))
+
+    return lax.fori_loop(0, len(firsts), fill, jnp.zeros((size, 1 << bits), jnp.int16))
+
+
+def cut_statistics(
+    drawn: chex.Array, a: chex.Array, c: chex.Array, *, cut: int, statistic: str, kernel: str
+) -> chex.Array:
+    """The log-sum-exp or the maximum of the log-weights in each cut, float32[blocks, cuts].
+
+    Args:
+      drawn: int16[size, cuts * cut], quantiles of whole cuts.
+      a, c: float32[blocks, size]; as in `candidates.log_weights`.
+      cut: candidates of a cut.
+      statistic: 'logsumexp' or 'max'.
+      kernel: one of recipe.KERNELS.
+    """
+    if kernel == "pallas":
+        from mrc_jax.pallas_kernel import cut_statistics as fused
+
+        return fused(drawn, a, c, cut=cut, statistic=statistic)
+    scores = candidates.log_weights(drawn, a, c, kernel)
+    scores = scores.reshape(a.shape[0], -1, cut)
+    top = jnp.max(scores, axis=2)
+    if statistic == "max":
+        return top
+    return top + jnp.log(jnp.sum(jnp.exp(scores - top[..., None]), axis=2))
+
+
+def rounding_bound(a: chex.Array, c: chex.Array) -> chex.Array:
+    """How far two kernels' log-weights of one candidate may lie apart, float32[blocks].
+
+    Each is within (size + 3) eps sum(|a| z^2 + |c| |z|) of the exact sum (Higham, "Accuracy and
+    stability of numerical algorithms", section 3.1), for the largest |z| of the table.
+    """
+    largest = candidates.LARGEST
+    terms = jnp.abs(a) * largest**2 + jnp.abs(c) * largest
+    units = 2 * (a.shape[1] + 3) * np.finfo(np.float32).eps
+    return jnp.float32(units) * jnp.sum(terms, axis=1)

@@ -1,0 +1,177 @@
+"""Chooses an index for each block from its candidates' log-weights: exact sampling in two levels.
+
+First one number for each cut (`kernels`), then the candidates of one cut, or a few: so the
+private noise is a handful of numbers a block, and nothing of size K is kept. `key` is always the
+encoder's own; the noise of a block is that of fold_in(key, block).
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mrc_jax import candidates, kernels
+from mrc_jax.ordered_noise import Noise, log_times_in, noise_of
+from mrc_jax.shared_random import offsets, quantiles
+
+
+class Blocks(NamedTuple):
+    """Blocks that share a codebook.
+
+    Attributes:
+      a, c: float32[blocks, size], of `candidates.coefficients`, zero in lanes not in use; c times
+        the blocks' signs.
+      number: uint32[blocks].
+      seed, codebook: uint32 scalars.
+      kept: int16[size, 2**bits], the codebook, or None: it is made piece by piece.
+    """
+
+    a: chex.Array
+    c: chex.Array
+    number: chex.Array
+    seed: chex.Array
+    codebook: chex.Array
+    kept: chex.Array | None = None
+
+
+def select(
+    key: chex.PRNGKey,
+    blocks: Blocks,
+    *,
+    bits: int,
+    selection: str,
+    kernel: str,
+    axis: str | None = None,
+) -> chex.Array:
+    """The chosen candidates, uint32[blocks].
+
+    Args:
+      key: the encoder's own.
+      blocks: what to code.
+      bits: log2 of the number of candidates.
+      selection: 'sample': candidate k with probability softmax(log_weights)[k] (MIRACLE, Algorithm
+        1). 'ordered': ordered random coding (Theis and Yosri 2022): the same law of the sample over
+        the shared randomness, by a position that is likelier small. 'argmax': the largest
+        log-weight, which is biased.
+      kernel: see Recipe.
+      axis: the mesh axis, if any, over whose devices the candidates are divided.
+    """
+    keys = jax.vmap(lambda n: _words(jax.random.fold_in(key, n)))(blocks.number)
+    if selection == "ordered":
+        return _ordered(keys, blocks, bits, kernel, axis)
+    statistic = "logsumexp" if selection == "sample" else "max"
+    scores = _statistics(blocks, bits, statistic, kernel, axis)
+    if selection == "sample":
+        cuts = jnp.arange(scores.shape[1], dtype=jnp.uint32)
+        scores = scores + jax.vmap(lambda k: candidates.gumbel(k, cuts, 1))(keys)
+    cut = jnp.argmax(scores, axis=1).astype(jnp.uint32)
+    inside = _log_weights_in(blocks, cut, bits)
+    if selection == "sample":
+        candidate = jnp.arange(inside.shape[1], dtype=jnp.uint32)
+        inside = inside + jax.vmap(lambda k: candidates.gumbel(k, candidate, 0))(keys)
+    place = jnp.argmax(inside, axis=1).astype(jnp.uint32)
+    return (cut << kernels.cut_bits(bits)) + place
+
+
+def _words(key: chex.PRNGKey) -> chex.Array:
+    """uint32[4]: a key for `exponential` and one for jax.random."""
+    return jax.random.bits(key, (4,), jnp.uint32)
+
+
+def _drawn(blocks: Blocks, first: chex.Array, count: int) -> chex.Array:
+    """Quantiles of candidates first, first + 1, ..: int16[size, count]."""
+    size = blocks.a.shape[1]
+    if blocks.kept is not None:
+        return lax.dynamic_slice(blocks.kept, (0, first.astype(jnp.int32)), (size, count))
+    candidate = first + jnp.arange(count, dtype=jnp.uint32)
+    drawn = quantiles(blocks.seed, blocks.codebook, candidate, size)
+    return lax.optimization_barrier(drawn)  # or XLA draws them once for z and again for z^2
+
+
+def _statistics(
+    blocks: Blocks,
+    bits: int,
+    statistic: str,
+    kernel: str,
+    axis: str | None = None,
+    noise: Noise | None = None,
+) -> chex.Array:
+    """The statistic of every cut, float32[blocks, cuts], chunk by chunk.
+
+    With the ordered noise given, chunks whose every candidate must lose to one already seen are
+    left out (-inf): the exact early stop.
+    """
+    count, size = blocks.a.shape
+    devices = lax.axis_size(axis) if axis else 1
+    cut, chunk_bits = 1 << kernels.cut_bits(bits), kernels.chunk_bits(bits, size, count, devices)
+    chunks, per = (1 << bits - chunk_bits) // devices, (1 << chunk_bits) // cut
+    first = lax.axis_index(axis) * chunks if axis else 0
+    own = jnp.zeros((), jnp.int32) if noise is None else noise.start[0] // per % chunks
+
+    def of_chunk(i: chex.Array) -> chex.Array:
+        drawn = _drawn(blocks, i.astype(jnp.uint32) << chunk_bits, 1 << chunk_bits)
+        return kernels.cut_statistics(
+            drawn, blocks.a, blocks.c, cut=cut, statistic=statistic, kernel=kernel
+        )
+
+    def step(floor: chex.Array, i: chex.Array) -> tuple[chex.Array, chex.Array]:
+        if noise is None:
+            return floor, of_chunk(i)
+        low, high = (
+            lax.dynamic_slice_in_dim(x, i * per, per, axis=1) for x in (noise.low, noise.high)
+        )
+        can_win = jnp.any(noise.peak[:, None] - low > floor[:, None])
+        out = lax.cond(can_win, of_chunk, lambda _: jnp.full_like(low, -jnp.inf), i)
+        return jnp.maximum(floor, jnp.max(out - noise.slack[:, None] - high, axis=1)), out
+
+    floor = jnp.minimum(blocks.a[:, 0], -jnp.inf)  # from an argument: see shard_map's types
+    order = (jnp.arange(chunks) + own) % chunks
+    _, out = lax.scan(step, floor, first + order)
+    out = jnp.roll(out, own, axis=0).swapaxes(0, 1).reshape(count, -1)
+    return lax.all_gather(out, axis, axis=1, tiled=True) if axis else out
+
+
+def _log_weights_in(blocks: Blocks, cut: chex.Array, bits: int) -> chex.Array:
+    """Log-weights, float32[blocks, 2**cut_bits], of one cut for each block, uint32[blocks]."""
+    cut_bits = kernels.cut_bits(bits)
+
+    def one(a: chex.Array, c: chex.Array, cut: chex.Array) -> chex.Array:
+        drawn = _drawn(blocks, cut << cut_bits, 1 << cut_bits)
+        return candidates.log_weights(drawn, a[None], c[None])[0]
+
+    return jax.vmap(one)(blocks.a, blocks.c, cut)
+
+
+def _ordered(
+    keys: chex.Array, blocks: Blocks, bits: int, kernel: str, axis: str | None
+) -> chex.Array:
+    """Ordered random coding: cuts are opened while one may still hold a better candidate."""
+    cut_bits = kernels.cut_bits(bits)
+    cuts, cut_size = 1 << bits - cut_bits, 1 << cut_bits
+    offset = offsets(blocks.seed, blocks.number, bits).astype(jnp.int32)
+    noise = noise_of(keys, offset, blocks.a, blocks.c, bits)
+    top = _statistics(blocks, bits, "max", kernel, axis, noise)
+    bound = top + noise.slack[:, None] - noise.low
+
+    def unsettled(state: tuple[chex.Array, ...]) -> chex.Array:
+        bound, best, _ = state
+        return jnp.any(jnp.max(bound, axis=1) > best)
+
+    def open_one(state: tuple[chex.Array, ...]) -> tuple[chex.Array, ...]:
+        bound, best, chosen = state
+        cut = jnp.argmax(bound, axis=1)
+        times = jax.vmap(log_times_in, (0, 0, 0, None, None))(
+            keys, noise, cut.astype(jnp.uint32), cuts, cut_size
+        )
+        scores = _log_weights_in(blocks, cut.astype(jnp.uint32), bits) - times
+        place = jnp.argmax(scores, axis=1)
+        score = jnp.take_along_axis(scores, place[:, None], axis=1)[:, 0]
+        candidate = (cut.astype(jnp.uint32) << cut_bits) + place.astype(jnp.uint32)
+        bound = jnp.where(jnp.arange(cuts) == cut[:, None], -jnp.inf, bound)
+        better = score > best
+        return bound, jnp.where(better, score, best), jnp.where(better, candidate, chosen)
+
+    start = (bound, jnp.full_like(bound[:, 0], -jnp.inf), jnp.zeros_like(blocks.number))
+    return lax.while_loop(unsettled, open_one, start)[2]

@@ -1,0 +1,58 @@
+"""The order in which blocks are coded, in waves whose blocks share a codebook if any do."""
+
+from collections.abc import Iterator
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mrc_jax import kernels, train
+from mrc_jax.train import Problem, State
+
+
+def waves(
+    problem: Problem, state: State, done: int
+) -> Iterator[tuple[np.ndarray, chex.Array | None]]:
+    """Yields the waves after the first `done` blocks.
+
+    Yields:
+      The wave's blocks, uint32[wave_blocks], filled up with the number of blocks, which is no
+      block's; and their codebook, int16[block_size, 2**bits], where it is kept.
+    """
+    blocks, wave = problem.header.blocks, problem.recipe.wave_blocks
+    shared = problem.header.codebook_blocks
+    order = block_order(problem, state)
+    codebook_of, codebook, kept = order // np.uint32(shared), None, None
+    while done < blocks:
+        count = min(wave, blocks - done)
+        if shared > 1:
+            count = int(np.sum(codebook_of[done : done + wave] == codebook_of[done]))
+        if codebook != codebook_of[done]:
+            codebook, kept = codebook_of[done], None  # the old one goes before the new one is made
+            kept = _kept_codebook(problem, codebook)
+        ids = np.full(wave, blocks, np.uint32)
+        ids[:count] = order[done : done + count]
+        yield ids, kept
+        done += count
+
+
+def block_order(problem: Problem, state: State) -> np.ndarray:
+    """The order in which blocks are coded, uint32[blocks], by the state's key; those that share a
+    codebook follow one another.
+    """
+    key = jax.random.fold_in(train.private_key(state), 0xFFFFFFFE)
+    order = np.asarray(jax.random.permutation(key, problem.header.blocks), np.uint32)
+    codebook = order // np.uint32(problem.header.codebook_blocks)
+    _, first, number = np.unique(codebook, return_index=True, return_inverse=True)
+    return order[np.argsort(first[number], kind="stable")]
+
+
+def _kept_codebook(problem: Problem, codebook: int) -> chex.Array | None:
+    """The candidates that a codebook's blocks share, or None where they are not worth keeping."""
+    header = problem.header
+    size, bits = header.partition.block_size, header.bits
+    if header.codebook_blocks == 1 or 2 * size << bits > problem.recipe.codebook_bytes:
+        return None
+    make = jax.jit(kernels.make_codebook, static_argnames=("size", "bits"))
+    return make(jnp.uint32(header.seed), jnp.uint32(codebook), size=size, bits=bits)
