@@ -32,6 +32,7 @@ class Stream(enum.IntEnum):
     SHARING_SIGNS = 3
     CODEBOOK_SIGNS = 4
     BATCHES = 5
+    OFFSETS = 6
 
 
 def namespace(*arrays: Array) -> Any:
@@ -136,6 +137,13 @@ def sign_bits(seed: Array, stream: Stream, row: Array, count: int, first: Array 
         return np.unpackbits(octets, axis=-1, count=count, bitorder="little").view(bool)
     bits = (both[..., None] >> xp.arange(32, dtype=np.uint32)) & np.uint32(1)
     return bits.reshape((*row.shape, -1))[..., :count].astype(bool)
+
+
+def offsets(seed: Array, block: Array, bits: int) -> Array:
+    """The candidate at position 0 of each block under ordered coding, uint32[...]."""
+    xp = namespace(seed, block)
+    counter = (xp.zeros_like(block), block)
+    return threefry(stream_key(seed, Stream.OFFSETS), counter)[0] & np.uint32((1 << bits) - 1)
 
 
 def permute(index: Array, size: int, seed: Array, stream: Stream, row: int = 0) -> Array:
