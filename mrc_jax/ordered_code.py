@@ -93,9 +93,9 @@ def frequencies(r: np.ndarray | int, s: np.ndarray | int, bits: int) -> np.ndarr
 
 def bucket_bits(r: np.ndarray | int, s: np.ndarray | int, bits: int) -> np.ndarray:
     """Bits that a position in each bucket takes: float64[bits + 1, ...], never falling."""
-    raw = np.maximum(np.arange(bits + 1) - 1, 0)
-    ideal = _TOTAL_BITS - np.log2(frequencies(r, s, bits))
-    return ideal + raw.reshape((-1,) + (1,) * (ideal.ndim - 1))
+    frequency = frequencies(r, s, bits)
+    positions = 1 << np.maximum(np.arange(bits + 1) - 1, 0) + _TOTAL_BITS
+    return -np.log2(frequency / positions.reshape((-1,) + (1,) * (frequency.ndim - 1)))
 
 
 def best_parameters(counts: np.ndarray, bits: int) -> tuple[int, int]:
