@@ -102,8 +102,8 @@ def best_parameters(counts: np.ndarray, bits: int) -> tuple[int, int]:
     """The (r, s) with which so many positions in each bucket (any weights) take the fewest bits."""
     every = np.arange(1 << 16)
     costs = np.asarray(counts, np.float64) @ bucket_bits(every >> 8, every & 0xFF, bits)
-    r, s = divmod(int(np.argmin(costs)), 1 << 8)
-    return r, s
+    best = int(np.argmin(np.round(costs, 3)))  # rounded, so that every machine sees the same ties
+    return best >> 8, best & 0xFF
 
 
 def _pack_low_bits(positions: np.ndarray, buckets: np.ndarray) -> bytes:
