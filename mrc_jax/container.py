@@ -177,9 +177,7 @@ def unpack(data: bytes) -> Container:
         size = index_codes.fixed_bytes(header.blocks, header.bits)
     field = reader.take(size, "the indices")
     reader.end()
-    indices = index_codes.unpack(
-        header.index_code, field, header.blocks, header.bits, header.seed
-    )
+    indices = index_codes.unpack(header.index_code, field, header.blocks, header.bits, header.seed)
     return Container(header, scales, uncoded, indices)
 
 

@@ -124,7 +124,7 @@ def _unpack_low_bits(raw: bytes, buckets: np.ndarray) -> np.ndarray:
     size = int(ends[-1])
     if len(raw) != max(3, -(-size // 8)) or int.from_bytes(raw[size // 8 :], "little") >> size % 8:
         raise FormatError("the indices: bits are missing, left over, or set where none belong")
-    words = np.ndarray((len(raw),), "<u8", raw + bytes(8), 0, (1,))  # unaligned, at each byte
+    words = np.ndarray((len(raw) + 1,), "<u8", raw + bytes(8), 0, (1,))  # unaligned, at each byte
     starts = ends - widths
     low = words[starts // 8] >> (starts % 8).astype(np.uint64)
     top = np.uint64(1) << widths.astype(np.uint64)
