@@ -61,7 +61,7 @@ def ordered_bucket_probabilities(
     each other candidate comes before it with probability p, so it is Binomial(K - 1, p).
 
     Args:
-      kl_nats: divergence of a block.
+      kl_nats: divergence of a block, up to 150.
       bits: of an index, 1 to 30.
       variance_nats2: of the log-weight under the posterior, 2 KL if left out and at most: for
         Gaussians N(m, v) in units of the prior's the sum of m**2 v + (1 - v)**2 / 2.
