@@ -116,7 +116,7 @@ def result(problem: Problem, state: State, seconds: float) -> Compressed:
     weights = decode(file, manifest, max_parameters=1 << 34)
     report = {
         "file_bytes": len(file),
-        "parts_bytes": container.parts(header),
+        "parts_bytes": container.parts_of_file(header, len(file)),
         "payload_bits": codelength.payload_bits(header),
         "bits": header.bits,
         "blocks": header.blocks,

@@ -152,7 +152,8 @@ def _decode(args: argparse.Namespace) -> None:
 
 def _inspect(args: argparse.Namespace) -> None:
     data, parsed, found, place = _load(args)
-    facts = {**description.facts(parsed, found), "manifest": place, "file_bytes": len(data)}
+    described = description.facts(parsed, found, data)
+    facts = {**described, "manifest": place, "file_bytes": len(data)}
     print(json.dumps(facts, indent=1) if args.json else description.text(facts))
 
 

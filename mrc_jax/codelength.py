@@ -6,11 +6,14 @@ draws from p, for one block of divergence KL(q || p).
 
 import math
 
+import numpy as np
+
 from mrc_jax.container import Header
+from mrc_jax.ordered_code import best_parameters, bucket_bits
 
 
 def payload_bits(header: Header) -> int:
-    """Bits that a file's indices take, before they are rounded up to bytes."""
+    """Bits that a file's fixed indices take, before they are rounded up to bytes."""
     return header.blocks * header.bits
 
 
@@ -39,3 +42,59 @@ def bias_bound(slack_nats: float, tail_probability: float) -> float:
       tail_probability: P_q(log q / p > KL + t / 2).
     """
     return math.sqrt(math.exp(slack_nats / 4) + 2 * math.sqrt(tail_probability))
+
+
+def ordered_index_bits(kl_nats: float, bits: int, variance_nats2: float | None = None) -> float:
+    """Expected bits of an ordered index, under the model of `ordered_bucket_probabilities`."""
+    share = ordered_bucket_probabilities(kl_nats, bits, variance_nats2)
+    return float(share @ bucket_bits(*best_parameters(share, bits), bits))
+
+
+def ordered_bucket_probabilities(
+    kl_nats: float, bits: int, variance_nats2: float | None = None
+) -> np.ndarray:
+    """How likely ordered coding's position is in each bucket of `ordered_code`: float64[bits + 1].
+
+    The model takes the log-weight of a sample of the posterior as N(KL, variance); what that leaves
+    of the prior's law, nothing if the variance is 2 KL, has weight zero. The position chosen
+    minimises e / w over K = 2**bits candidates, e ~ Exp(1), whose ratio is some s. Given (s, w),
+    each other candidate comes before it with probability p, so it is Binomial(K - 1, p).
+
+    Args:
+      kl_nats: divergence of a block, up to 150.
+      bits: of an index, 1 to 30.
+      variance_nats2: of the log-weight under the posterior, 2 KL if left out and at most: for
+        Gaussians N(m, v) in units of the prior's the sum of m**2 v + (1 - v)**2 / 2.
+    """
+    variance = 2 * kl_nats if variance_nats2 is None else min(variance_nats2, 2 * kl_nats)
+    K, deviation = 1 << bits, math.sqrt(variance)
+    x = np.linspace(-8 - deviation, 8, 400)
+    w = np.exp(deviation * x + kl_nats)
+    f = np.exp(-(x**2) / 2) / np.exp(-(x**2) / 2).sum() / w
+    nothing = max(0.0, 1 - f.sum())
+    s = np.geomspace(1e-4 / (K * w[-1]), 50 / w[0], 800)[:, None]
+    early = -np.expm1(-s * w)  # P(e < s w)
+    before = early @ f
+    log_phi = np.log1p(-np.minimum(before, 1 - 1e-16))[:, None]
+    chosen = np.exp((K - 1) * log_phi - s * w) * f * w * s
+    p = (early * (nothing + np.cumsum(f)) - np.cumsum(f * early, axis=1)) / np.exp(log_phi)
+    p = np.clip(p, 1e-30, 1 - 1e-12)
+    below = [_binomial_below(1 << i, K - 1, p) for i in range(bits)]
+    share = [(chosen * b).sum() / chosen.sum() for b in below]
+    buckets = np.maximum(np.diff(share, prepend=0, append=1), 0)
+    return buckets / buckets.sum()
+
+
+def _binomial_below(m: int, n: int, p: np.ndarray) -> np.ndarray:
+    """P(X < m) for X ~ Binomial(n, p) and 1 <= m <= n, within 0.01.
+
+    Camp and Paulson's cube root of an F variable, with a logistic form of the normal law; exact for
+    m = 1.
+    """
+    if m == 1:
+        return np.exp(n * np.log1p(-p))
+    a, b = 1 / (9 * (n - m + 1)), 1 / (9 * m)
+    root = np.cbrt(m * (1 - p) / ((n - m + 1) * p))
+    z = ((1 - b) * root - (1 - a)) / np.sqrt(b * root**2 + a)
+    z = np.clip(z, -20, 20)
+    return 1 / (1 + np.exp(-z * (1.5976 + 0.070566 * z**2)))

@@ -15,7 +15,7 @@ from mrc_jax.errors import DataError, FormatError, UsageError
 from mrc_jax.manifest import MAX_BYTES, MAX_ENTRIES, MAX_TENSORS, Manifest, Reader, parse, varint
 
 MAGIC = b"MRC"
-VERSION = 1
+VERSIONS = {index_codes.FIXED: 1, index_codes.ORDERED: 2}  # by the file's index code
 MAX_BITS = 30
 MAX_FILE_BYTES = 1 << 32
 MIN_SCALE, MAX_SCALE = 2.0**-100, 2.0**20
@@ -34,7 +34,7 @@ class Header:
       blocks: number of blocks.
       bits: of an index; a block has 2**bits candidates.
       codebook_blocks: consecutive blocks that share a codebook; 1 means independent candidates.
-      index_code: how indices are written.
+      index_code: how indices are written, one of index_codes.NAMES.
     """
 
     manifest: Manifest | None
@@ -66,10 +66,15 @@ class Header:
         return Partition(self.entries, self.blocks)
 
     @property
+    def version(self) -> int:
+        """Of the format."""
+        return VERSIONS[self.index_code]
+
+    @property
     def data(self) -> bytes:
         """The header's bytes."""
         flags = (_EMBEDDED if self.manifest else 0) | self.index_code << 1
-        out = MAGIC + bytes([VERSION, flags])
+        out = MAGIC + bytes([self.version, flags])
         if self.manifest:
             out += varint(len(self.manifest.data)) + self.manifest.data
         else:
@@ -87,7 +92,7 @@ class Container:
       header: see Header.
       scales: uint16[groups], the prior scales as bfloat16 bit patterns.
       uncoded: bytes of the uncoded tensors, little-endian, in manifest order.
-      indices: uint32[blocks].
+      indices: uint32[blocks], the chosen candidates, whatever the index code.
     """
 
     header: Header
@@ -107,17 +112,31 @@ def little_endian(array: np.ndarray) -> bytes:
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def parts(header: Header) -> dict[str, int]:
-    """Bytes of each part of a file with this header; they add up to its size."""
+def parts(header: Header, index_bytes: int | None = None) -> dict[str, int]:
+    """Bytes of each part of a file with this header; they add up to its size.
+
+    Args:
+      header: the file's.
+      index_bytes: of the indices; may be left out with the index code `fixed`.
+    """
+    if index_bytes is None:
+        if header.index_code != index_codes.FIXED:
+            raise UsageError("how many bytes the indices take depends on them: give index_bytes")
+        index_bytes = index_codes.fixed_bytes(header.blocks, header.bits)
     manifest = len(header.manifest.data) if header.manifest else 0
     return {
         "header": len(header.data) - manifest,
         "manifest": manifest,
         "scales": 2 * header.groups,
         "uncoded": header.uncoded_bytes,
-        "indices": index_codes.fixed_bytes(header.blocks, header.bits),
+        "indices": index_bytes,
         "checksum": 4,
     }
+
+
+def parts_of_file(header: Header, file_bytes: int) -> dict[str, int]:
+    """The parts of a file of so many bytes, whatever its index code."""
+    return parts(header, file_bytes - sum(parts(header, 0).values()))
 
 
 def pack(container: Container) -> bytes:
@@ -132,10 +151,10 @@ def pack(container: Container) -> bytes:
         raise UsageError("cannot write the file: indices or uncoded bytes do not fit the header")
     if int(np.min(container.indices)) < 0 or int(np.max(container.indices)) >> header.bits:
         raise UsageError(f"cannot write the file: an index has more than {header.bits} bits")
-    if sum(parts(header).values()) > MAX_FILE_BYTES:
+    packed = index_codes.pack(header.index_code, container.indices, header.bits, header.seed)
+    if sum(parts(header, len(packed)).values()) > MAX_FILE_BYTES:
         raise UsageError(f"cannot write the file: it would have more than {MAX_FILE_BYTES} bytes")
-    body = header.data + scales.astype("<u2").tobytes() + container.uncoded
-    body += index_codes.pack_fixed(container.indices, header.bits)
+    body = header.data + scales.astype("<u2").tobytes() + container.uncoded + packed
     return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -143,27 +162,30 @@ def unpack(data: bytes) -> Container:
     """Parses and checks a file; raises FormatError. Allocates in proportion to len(data)."""
     if len(data) < 9 or data[:3] != MAGIC:
         raise FormatError("not an .mrc file: it does not begin with 'MRC'")
-    if data[3] != VERSION:
-        raise FormatError(f"the file has format version {data[3]}; this reader knows {VERSION}")
+    if data[3] not in VERSIONS.values():
+        raise FormatError(f"the file has format version {data[3]}; this reader knows 1 and 2")
     if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
         raise FormatError("the file is damaged: its checksum does not match")
     reader = Reader(data[:-4], "the file")
     reader.take(4, "the magic")
-    header = _header(reader)
+    header = _header(reader, data[3])
     scales = np.frombuffer(reader.take(2 * header.groups, "the scales"), "<u2").astype(np.uint16)
     _check(header, scales)
     uncoded = reader.take(header.uncoded_bytes, "the uncoded tensors")
-    size = index_codes.fixed_bytes(header.blocks, header.bits)
-    payload = reader.take(size, "the indices")
+    size = len(reader.data) - reader.position
+    if header.index_code == index_codes.FIXED:
+        size = index_codes.fixed_bytes(header.blocks, header.bits)
+    field = reader.take(size, "the indices")
     reader.end()
-    indices = index_codes.unpack_fixed(payload, header.blocks, header.bits)
+    indices = index_codes.unpack(header.index_code, field, header.blocks, header.bits, header.seed)
     return Container(header, scales, uncoded, indices)
 
 
-def _header(reader: Reader) -> Header:
+def _header(reader: Reader, version: int) -> Header:
     flags = reader.take(1, "the flags")[0]
-    if flags & ~_EMBEDDED:
-        raise FormatError(f"unknown flags {flags:#x}")
+    index_code = flags >> 1
+    if VERSIONS.get(index_code) != version:
+        raise FormatError(f"unknown flags {flags:#x} in a file of format version {version}")
     if flags & _EMBEDDED:
         manifest = parse(reader.take(reader.varint(MAX_BYTES, "manifest length"), "the manifest"))
         fingerprint, entries = manifest.fingerprint, manifest.entries
@@ -176,12 +198,13 @@ def _header(reader: Reader) -> Header:
     seed, bits = struct.unpack("<IB", reader.take(5, "the seed"))
     blocks = reader.varint(MAX_ENTRIES, "number of blocks")
     codebook_blocks = reader.varint(MAX_ENTRIES, "codebook sharing")
-    return Header(
-        manifest, fingerprint, entries, groups, uncoded_bytes, seed, blocks, bits, codebook_blocks
-    )
+    counts = (entries, groups, uncoded_bytes, seed, blocks, bits, codebook_blocks)
+    return Header(manifest, fingerprint, *counts, index_code=index_code)
 
 
 def _check(header: Header, scales: np.ndarray) -> None:
+    if header.index_code not in VERSIONS:
+        raise FormatError(f"there is no index code {header.index_code}")
     if not 1 <= header.bits <= MAX_BITS:
         raise FormatError(f"{header.bits} bits an index; 1 to {MAX_BITS} are possible")
     if not 1 <= header.groups <= header.entries:

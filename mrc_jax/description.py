@@ -3,29 +3,36 @@
 import dataclasses
 from typing import Any
 
-from mrc_jax.container import VERSION, Container, parts, scales_to_float
+from mrc_jax.container import Container, parts_of_file, scales_to_float
+from mrc_jax.index_codes import NAMES, ORDERED
 from mrc_jax.manifest import Manifest
 
 _OF_HEADER = ("seed", "blocks", "bits", "codebook_blocks", "entries", "groups")
 
 
-def facts(parsed: Container, manifest: Manifest | None) -> dict[str, Any]:
+def facts(parsed: Container, manifest: Manifest | None, data: bytes) -> dict[str, Any]:
     """The file's header, group scales, tensors (none where the manifest is unknown) and parts.
 
-    Everything is what JSON can hold; parts_bytes add up to the file's size.
+    Everything is what JSON can hold; parts_bytes add up to the file's size. `data` is the whole
+    file; where its indices are ordered, index_r and index_s are the parameters of their code.
     """
     header = parsed.header
+    sizes = parts_of_file(header, len(data))
+    field = data[-sizes["indices"] - sizes["checksum"] :]
+    ordered = header.index_code == ORDERED
+    coding = {"index_r": field[0], "index_s": field[1]} if ordered else {}
     tensors = manifest.tensors if manifest else ()
     return {
-        "version": VERSION,
+        "version": header.version,
         **{name: getattr(header, name) for name in _OF_HEADER},
         "block_size": header.partition.block_size,
-        "index_code": "fixed",
+        "index_code": NAMES[header.index_code],
+        **coding,
         "parameters": manifest.parameters if manifest else None,
         "fingerprint": header.fingerprint.hex(),
         "group_scales": scales_to_float(parsed.scales).tolist(),
         "tensors": [dataclasses.asdict(t) | {"entries": t.entries} for t in tensors],
-        "parts_bytes": parts(header),
+        "parts_bytes": sizes,
     }
 
 

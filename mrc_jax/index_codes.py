@@ -1,11 +1,39 @@
-"""Indices to bytes and back: `fixed` writes every index with the same number of bits."""
+"""Indices to bytes and back.
+
+`fixed` writes every index with the same number of bits; `ordered` counts each block's candidates
+from an offset of its own and writes small positions with fewer bits.
+"""
 
 import numpy as np
 
+from mrc_jax import ordered_code
 from mrc_jax.errors import FormatError
+from mrc_jax.shared_random import offsets
 
-FIXED = 0  # the code's number in the file
+FIXED, ORDERED = 0, 1  # the codes' numbers in the file
+NAMES = {FIXED: "fixed", ORDERED: "ordered"}
 _CHUNK = 1 << 16  # a multiple of 8, so that chunks end on whole bytes
+
+
+def pack(code: int, indices: np.ndarray, bits: int, seed: int) -> bytes:
+    """The field of a file that holds uint32[blocks] indices below 2**bits."""
+    indices = np.asarray(indices, np.uint32)
+    if code == FIXED:
+        return pack_fixed(indices, bits)
+    first = _offsets(len(indices), bits, seed)
+    return ordered_code.pack_ordered(indices - first & np.uint32((1 << bits) - 1), bits)
+
+
+def unpack(code: int, data: bytes, count: int, bits: int, seed: int) -> np.ndarray:
+    """The inverse of `pack`: uint32[count]; raises FormatError for bytes that it does not write."""
+    if code == FIXED:
+        return unpack_fixed(data, count, bits)
+    positions = ordered_code.unpack_ordered(data, count, bits)
+    return positions + _offsets(count, bits, seed) & np.uint32((1 << bits) - 1)
+
+
+def _offsets(count: int, bits: int, seed: int) -> np.ndarray:
+    return offsets(np.uint32(seed), np.arange(count, dtype=np.uint32), bits)
 
 
 def fixed_bytes(count: int, bits: int) -> int:

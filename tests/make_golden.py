@@ -12,8 +12,10 @@ import numpy as np
 
 from mrc_jax.container import Container, Header, pack
 from mrc_jax.decode import decode, weights_sha256
+from mrc_jax.index_codes import ORDERED
 from mrc_jax.manifest import Manifest, Tensor
 from mrc_jax.models.lenet5 import LeNet5
+from mrc_jax.shared_random import offsets
 from mrc_jax.sharing import make_sharing
 
 TESTS = pathlib.Path(__file__).parent
@@ -94,15 +96,49 @@ CASES = {  # name: (tensors, embedded, fields of the header, uncoded bytes)
         {"seed": 5, "bits": 8, "blocks": 300, "codebook_blocks": 300},
         b"",
     ),
+    "ordered_example": (
+        [("w", (12,), F32, 1)],
+        True,
+        {"seed": 7, "bits": 6, "blocks": 6, "index_code": ORDERED},
+        b"",
+    ),
+    "ordered": (
+        [("a", (30, 7), F32, 1), ("b", (300,), F32, 2)],
+        True,
+        {"seed": 12, "bits": 12, "blocks": 180, "codebook_blocks": 4, "index_code": ORDERED},
+        b"",
+    ),
+    "ordered_one_bit": (
+        [("w", (99,), F32, 1)],
+        True,
+        {"seed": 1, "bits": 1, "blocks": 99, "index_code": ORDERED},
+        b"",
+    ),
+    "ordered_thirty_bits": (
+        [("w", (20,), F32, 1)],
+        True,
+        {"seed": 30, "bits": 30, "blocks": 9, "index_code": ORDERED},
+        b"",
+    ),
 }
 
 
-def indices(count: int, bits: int) -> np.ndarray:
+def numbers(count: int, bits: int) -> np.ndarray:
     """uint32[count]: numbers below 2**bits that look random; the last is the largest."""
     spread = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(2654435761) >> np.uint64(2)
     chosen = (spread % np.uint64(1 << bits)).astype(np.uint32)
     chosen[-1] = (1 << bits) - 1
     return chosen
+
+
+def indices(header: Header) -> np.ndarray:
+    """uint32[blocks]: `numbers`, or candidates whose positions are such numbers of fewer bits."""
+    drawn, block = numbers(header.blocks, header.bits), np.arange(header.blocks, dtype=np.uint32)
+    if header.index_code != ORDERED:
+        return drawn
+    positions = drawn >> block[::-1] * np.uint32(5) % np.uint32(header.bits + 1)
+    first = offsets(np.uint32(header.seed), block, header.bits)
+    return positions + first & np.uint32((1 << header.bits) - 1)
 
 
 def build(
@@ -111,7 +147,7 @@ def build(
     """A file's parts with indices of `indices` and scales of SCALES."""
     header = Header.of(manifest, embed, **fields)
     scales = np.resize(np.asarray(SCALES, np.uint16), header.groups)
-    return Container(header, scales, uncoded, indices(header.blocks, header.bits))
+    return Container(header, scales, uncoded, indices(header))
 
 
 def lenet5_manifest(rules: tuple[tuple[str, int], ...]) -> Manifest:

@@ -88,10 +88,46 @@ def parse_manifest(data: bytes) -> list[tuple[str, int, int, int]]:
     return tensors
 
 
+def bucket_frequencies(r: int, s: int, bits: int) -> list[int]:
+    weights = [1 << 16]
+    for i in range(1, bits + 1):
+        d = 128 + s * (bits - i)
+        weights.append(weights[-1] * d * (1 if i == 1 else 2) // (d + 2 * r))
+    frequencies = [0] * (bits + 1)
+    for i in range(bits, 0, -1):
+        least = 1 if i == bits else (frequencies[i + 1] + 1) // 2
+        frequencies[i] = max(least, weights[i] * 65504 // sum(weights))
+    frequencies[0] = 65536 - sum(frequencies)
+    return frequencies
+
+
+def ordered_positions(field: bytes, blocks: int, bits: int) -> list[int]:
+    frequencies = bucket_frequencies(field[0], field[1], bits)
+    x, at, buckets = int.from_bytes(field[2:6], "big"), 6, []
+    for _ in range(blocks):
+        slot, i = x % 65536, 0
+        while slot >= frequencies[i]:
+            slot, i = slot - frequencies[i], i + 1
+        x = frequencies[i] * (x >> 16) + slot
+        while x < 1 << 24:
+            x, at = x << 8 | field[at], at + 1
+        buckets.append(i)
+    assert x < 1 << 25
+    raw, positions = x % (1 << 24) | int.from_bytes(field[at:], "little") << 24, []
+    for i in buckets:
+        width = max(i - 1, 0)
+        positions.append(raw % (1 << width) + (1 << width) if i else 0)
+        raw >>= width
+    assert raw == 0
+    return positions
+
+
 def decode(file: bytes, manifest: bytes | None = None) -> list[tuple[str, bytes]]:
     """(path, little-endian bytes) of each tensor; valid files only."""
-    assert file[:4] == b"MRC\1" and zlib.crc32(file[:-4]) == int.from_bytes(file[-4:], "little")
-    if file[4]:
+    assert file[:3] == b"MRC" and zlib.crc32(file[:-4]) == int.from_bytes(file[-4:], "little")
+    ordered = file[4] >> 1
+    assert file[3] == 1 + ordered
+    if file[4] & 1:
         length, at = varint(file, 5)
         manifest, at = file[at : at + length], at + length
     else:
@@ -106,9 +142,15 @@ def decode(file: bytes, manifest: bytes | None = None) -> list[tuple[str, bytes]
     groups = [-(-size // factor) for _, size, _, factor in tensors if factor]
     scales = struct.unpack_from(f"<{len(groups)}H", file, at)
     at += 2 * len(groups)
-    payload = int.from_bytes(file[-4 - -(-blocks * bits // 8) : -4], "little")
-    indices = [payload >> b * bits & (1 << bits) - 1 for b in range(blocks)]
-    n = sum(groups)
+    n, field = sum(groups), at
+    for _, size, dtype, factor in tensors:
+        field += 0 if factor else size * ITEM_BYTES[dtype]
+    if ordered:
+        positions = ordered_positions(file[field:-4], blocks, bits)
+        indices = [(p + words(6, seed, 0, b)[0]) % (1 << bits) for b, p in enumerate(positions)]
+    else:
+        payload = int.from_bytes(file[field:-4], "little")
+        indices = [payload >> b * bits & (1 << bits) - 1 for b in range(blocks)]
 
     def entry(e: int) -> int:
         lane, b = divmod(permute(e, n, 1, seed, 0), blocks)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mrc_jax import container
 from mrc_jax.container import Container, Header, pack, parts, unpack
 from mrc_jax.errors import DataError, FormatError, UsageError
+from mrc_jax.index_codes import FIXED, ORDERED
 from mrc_jax.manifest import Manifest, Tensor
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -53,6 +54,7 @@ def test_what_is_packed_is_unpacked(data):
         blocks=blocks,
         bits=bits,
         codebook_blocks=data.draw(st.integers(1, blocks)),
+        index_code=data.draw(st.sampled_from(sorted(container.VERSIONS))),
     )
     indices = data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=blocks, max_size=blocks))
     uncoded = data.draw(st.binary(min_size=4, max_size=4))
@@ -61,7 +63,11 @@ def test_what_is_packed_is_unpacked(data):
     assert again.header == header and again.uncoded == uncoded
     np.testing.assert_array_equal(again.indices, indices)
     np.testing.assert_array_equal(again.scales, SCALES)
-    assert pack(again) == file and sum(parts(header).values()) == len(file)
+    assert pack(again) == file and file[3] == header.version
+    sizes = container.parts_of_file(header, len(file))
+    assert sum(sizes.values()) == len(file) and sizes["indices"] > 0
+    if header.index_code == FIXED:
+        assert parts(header) == sizes
 
 
 @pytest.mark.parametrize("embed", [True, False])
@@ -73,6 +79,27 @@ def test_the_parts_are_the_bytes_of_the_file(embed):
     assert sizes["scales"] == 4 and sizes["uncoded"] == 4
     assert sizes["indices"] == 2 and sizes["checksum"] == 4
     assert sum(sizes.values()) == len(pack(one))
+
+
+def test_the_parts_of_a_file_with_ordered_indices_need_its_size():
+    one = a_container(index_code=ORDERED)
+    with pytest.raises(UsageError, match="index_bytes"):
+        parts(one.header)
+    sizes = container.parts_of_file(one.header, len(pack(one)))
+    assert sizes == parts(one.header, sizes["indices"]) and sizes["indices"] == 6
+
+
+def test_an_index_code_and_a_version_that_do_not_belong_together_are_refused():
+    for code in (FIXED, ORDERED):
+        body = pack(a_container(index_code=code))[:-4]
+        for version, flags in ((1, 3), (2, 1), (1, 5), (2, 5), (3, 3)):
+            wrong = body[:3] + bytes([version, flags]) + body[5:]
+            with pytest.raises(FormatError, match=f"format version {version}"):
+                unpack(sealed(wrong))
+    one = a_container()
+    unknown = dataclasses.replace(one, header=dataclasses.replace(one.header, index_code=2))
+    with pytest.raises(UsageError, match="no index code 2"):
+        pack(unknown)
 
 
 @pytest.mark.parametrize(

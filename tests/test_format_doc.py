@@ -9,9 +9,9 @@ import numpy as np
 import plain_decoder
 import pytest
 
-from mrc_jax import container, manifest, shared_random, sharing
+from mrc_jax import container, manifest, ordered_code, shared_random, sharing
 from mrc_jax.decode import MAX_PARAMETERS, coded_vector, decode
-from mrc_jax.shared_random import Stream, permute, quantiles, sign_bits, threefry
+from mrc_jax.shared_random import Stream, offsets, permute, quantiles, sign_bits, threefry
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -81,7 +81,7 @@ def test_the_dtype_codes_and_streams_are_the_code_s():
     cells = re.findall(r"\| (\d+) \| ([a-z]+\d*) \| (\d) (?=\|)", DOCUMENT)
     found = {int(code): (name, int(size)) for code, name, size in cells}
     assert [found[i] for i in range(13)] == list(manifest.ITEM_BYTES.items())
-    streams = set(re.findall(r"^\| (\d) \| [a-z ]+ \| [a-z]", DOCUMENT, re.M))
+    streams = set(re.findall(r"^\| (\d) \| [a-z ]+ \| [a-z0]", DOCUMENT, re.M))
     assert streams == {str(int(s)) for s in Stream} - {"5"}
 
 
@@ -95,14 +95,16 @@ def test_the_limits_are_the_code_s():
     assert (container.MIN_SCALE, container.MAX_SCALE) == (2.0**-100, 2.0**20)
 
 
-def test_the_annotated_bytes_of_the_example_are_the_file():
-    rows = re.findall(r"^\| (\d+) \| ((?:[0-9a-f]{2} ?)+) \|", DOCUMENT.split("A worked")[1], re.M)
+@pytest.mark.parametrize("name", ["example.mrc", "ordered_example.mrc"])
+def test_the_annotated_bytes_of_the_example_are_the_file(name):
+    section = DOCUMENT.split(f"`tests/golden/{name}`")[1].split("On the way")[0]
+    rows = re.findall(r"^\| (\d+) \| ((?:[0-9a-f]{2} ?)+) \|", section, re.M)
     position, data = 0, b""
     for offset, hexadecimal in rows:
         assert int(offset) == position
         data += bytes.fromhex(hexadecimal)
         position = len(data)
-    assert data == EXAMPLE
+    assert data == (GOLDEN / name).read_bytes()
 
 
 def test_the_steps_of_the_example_are_the_code_s():
@@ -133,6 +135,37 @@ def test_the_steps_of_the_example_are_the_code_s():
         assert f"| {name} | {values} |" in DOCUMENT
     assert f"`{header.fingerprint.hex()}`" in DOCUMENT
     assert f"weights_sha256 is `{FILES['example.mrc']['sha256']}`" in DOCUMENT
+
+
+def test_the_steps_of_the_ordered_example_are_the_code_s():
+    data = (GOLDEN / "ordered_example.mrc").read_bytes()
+    parsed = container.unpack(data)
+    bits, block = parsed.header.bits, np.arange(parsed.header.blocks, dtype=np.uint32)
+    field = data[22:-4]
+    first = offsets(SEED, block, bits)
+    positions = ordered_code.unpack_ordered(field, 6, bits)
+    frequencies = ordered_code.frequencies(field[0], field[1], bits)
+    assert plain_decoder.bucket_frequencies(field[0], field[1], bits) == frequencies.tolist()
+    state, states = int.from_bytes(field[2:6], "big"), []
+    buckets = [int(p).bit_length() for p in positions]
+    for i in buckets:
+        state = int(frequencies[i]) * (state >> 16) + state % 65536 - int(frequencies[:i].sum())
+        state = state << 8 | field[6] if state < 1 << 24 else state
+        states.append(state)
+    rows = {
+        "frequencies of buckets 0 to 6": frequencies,
+        "states after blocks 0 to 5": states,
+        "buckets of blocks 0 to 5": buckets,
+        "raw bits, 9 in all, bit 0 first": [state >> j & 1 for j in range(9)],
+        "positions": positions,
+        "offsets": first,
+        "indices": parsed.indices,
+    }
+    for name, values in rows.items():
+        assert f"| {name} | {listed(values)} |" in DOCUMENT
+    np.testing.assert_array_equal(positions + first & np.uint32(63), parsed.indices)
+    assert f"first state {int.from_bytes(field[2:6], 'big')} |" in DOCUMENT
+    assert f"weights_sha256 is `{FILES['ordered_example.mrc']['sha256']}`" in DOCUMENT
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from mrc_jax.decode import decode
 from mrc_jax.errors import FormatError
 from mrc_jax.manifest import MAX_PARAMETERS, Manifest, Tensor, varint
 
-SMALL = ("example.mrc", "one_weight.mrc", "uncoded.mrc")
+SMALL = ("example.mrc", "one_weight.mrc", "uncoded.mrc", "ordered_example.mrc")
 LIMIT = 1 << 14  # parameters: enough for every golden file here, and quick to expand
 
 
@@ -103,7 +103,8 @@ def hostile_manifests(draw):
 @given(st.data())
 def test_any_numbers_in_a_well_formed_file_are_refused_or_decoded(data):
     manifest, embed = data.draw(hostile_manifests()), data.draw(st.booleans())
-    body = b"MRC\1" + bytes([embed])
+    ordered = data.draw(st.integers(0, 1))
+    body = b"MRC" + bytes([1 + ordered, 2 * ordered + embed])
     if embed:
         body += varint(len(manifest)) + manifest
     else:
@@ -130,7 +131,13 @@ def test_any_valid_header_and_any_payload_is_decoded(tensor, seed, data):
     blocks, bits = data.draw(st.integers(1, tensor.entries)), data.draw(st.integers(1, 30))
     share = data.draw(st.integers(1, blocks))
     header = container.Header.of(
-        Manifest((tensor,)), True, seed=seed, blocks=blocks, bits=bits, codebook_blocks=share
+        Manifest((tensor,)),
+        True,
+        seed=seed,
+        blocks=blocks,
+        bits=bits,
+        codebook_blocks=share,
+        index_code=data.draw(st.sampled_from(sorted(container.VERSIONS))),
     )
     indices = np.random.default_rng(seed).integers(0, 1 << bits, blocks)
     parts = container.Container(header, np.asarray([0x3F80], np.uint16), b"", indices)
@@ -141,7 +148,7 @@ def test_any_valid_header_and_any_payload_is_decoded(tensor, seed, data):
 def header_alone(manifest: Manifest, embed: bool, **fields: int) -> bytes:
     """A file with a true header and next to nothing after it."""
     header = container.Header.of(manifest, embed, **{"seed": 1, "bits": 8, "blocks": 1, **fields})
-    return sealed(header.data + b"\x80\x3e" * header.groups + bytes(1))
+    return sealed(header.data + b"\x80\x3e" * header.groups + bytes(6 if header.index_code else 1))
 
 
 BOMBS = [
@@ -151,6 +158,7 @@ BOMBS = [
     (Tensor("w", (2**32,), "float32", 2**32), {}),
     (Tensor("w", (2**32 - 1,), "float32", 1), {"blocks": 2**32 - 1, "bits": 30}),
     (Tensor("w", (2**20, 2**12), "float32", 2**31), {}),
+    (Tensor("w", (2**32 - 1,), "float32", 1), {"blocks": 2**32 - 1, "index_code": 1}),
 ]
 
 

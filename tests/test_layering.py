@@ -25,6 +25,7 @@ NUMPY_ONLY = {
     "errors",
     "index_codes",
     "manifest",
+    "ordered_code",
     "recipe",
     "shared_random",
 }

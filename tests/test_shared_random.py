@@ -13,7 +13,7 @@ from scipy import special, stats
 
 from mrc_jax import shared_random
 from mrc_jax.errors import FormatError
-from mrc_jax.shared_random import Stream, permute, quantiles, sign_bits, threefry
+from mrc_jax.shared_random import Stream, offsets, permute, quantiles, sign_bits, threefry
 
 ONES = 0xFFFFFFFF
 KNOWN_ANSWERS = [
@@ -211,3 +211,14 @@ def test_the_integers_do_not_depend_on_jax_settings(setting):
     ]
     digest = hashlib.sha256(b"".join(x.tobytes() for x in out)).hexdigest()
     assert output_of(DIGEST, setting) == f"{digest} {[str(x.dtype) for x in out]}"
+
+
+@pytest.mark.parametrize("bits", [1, 13, 30])
+def test_offsets_are_the_same_low_bits_everywhere(bits):
+    block = np.asarray([0, 1, 2, 10**6, ONES], np.uint32)
+    for seed in SEEDS:
+        found = offsets(np.uint32(seed), block, bits)
+        on_jax = jax.jit(offsets, static_argnums=2)(jnp.uint32(seed), jnp.asarray(block), bits)
+        assert found.dtype == on_jax.dtype == np.uint32 and found.shape == block.shape
+        np.testing.assert_array_equal(found, on_jax)
+        np.testing.assert_array_equal(found, offsets(np.uint32(seed), block, 30) % (1 << bits))
