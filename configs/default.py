@@ -30,7 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Coding.
     config.slack_nats = 0.0  # KL target of a block beyond its index's bits * ln 2
-    config.selection = "sample"  # the paper's importance sampling, or 'argmax'
+    config.selection = "sample"  # the paper's importance sampling, 'ordered' or 'argmax'
+    config.codebook_bytes = 1 << 29  # a larger shared codebook is not kept between waves
     config.wave_blocks = 1  # blocks coded between refine steps
     config.refine_steps = 10  # steps on the blocks not yet coded, after each wave
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from mrc_jax import budget, codelength, container
+from mrc_jax import budget, codelength, container, index_codes
 from mrc_jax.compress import OnCall, code_all, file_of, steps_on, train_to_budget
 from mrc_jax.decode import decode, weights_sha256
 from mrc_jax.errors import UsageError
@@ -111,13 +111,17 @@ def prepare(
 
 def result(problem: Problem, state: State, seconds: float) -> Compressed:
     """The file of a finished state, with its report."""
-    file, header = file_of(problem, state), problem.header
+    file = file_of(problem, state)
+    header = container.unpack(file).header
+    parts = container.parts_of_file(header, len(file))
+    is_fixed = header.index_code == index_codes.FIXED
     manifest = problem.posterior.sharing.manifest.data
     weights = decode(file, manifest, max_parameters=1 << 34)
     report = {
         "file_bytes": len(file),
-        "parts_bytes": container.parts_of_file(header, len(file)),
-        "payload_bits": codelength.payload_bits(header),
+        "parts_bytes": parts,
+        "index_code": index_codes.NAMES[header.index_code],
+        "payload_bits": codelength.payload_bits(header) if is_fixed else 8 * parts["indices"],
         "bits": header.bits,
         "blocks": header.blocks,
         "block_size": header.partition.block_size,

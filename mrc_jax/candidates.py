@@ -47,8 +47,8 @@ def log_weights(
       drawn: int16[size, candidates], of `quantiles`.
       a, c: float32[blocks, size], of `coefficients`; c times the blocks' signs; zero in lanes that
         are not in use.
-      kernel: 'reference' adds lane by lane, which is the definition; otherwise all blocks' are one
-        matrix product.
+      kernel: 'reference' adds lane by lane, which is the definition; 'codebook' makes one matrix
+        product for all blocks.
     """
     z = drawn.astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
     if kernel == "reference" or a.shape[0] == 1:  # one block is bound by memory: no product helps

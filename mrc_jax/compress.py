@@ -15,9 +15,8 @@ import numpy as np
 
 from mrc_jax import candidates, train
 from mrc_jax.blocks import lanes_in_use, to_blocks
-from mrc_jax.container import pack
 from mrc_jax.decode import coded_vector
-from mrc_jax.encode import container_of, select_wave
+from mrc_jax.encode import container_of, select_wave, shortest
 from mrc_jax.errors import NumericsError, UsageError
 from mrc_jax.objective import block_kl_nats, coded_blocks
 from mrc_jax.posterior import Coded, log_prior_scale_of_entries, prior_scale, round_scale
@@ -161,7 +160,6 @@ def code_wave(
         bits=header.bits,
         codebook_blocks=header.codebook_blocks,
         selection=problem.recipe.selection,
-        kernel=problem.recipe.kernel,
     )
     values = candidates.chosen_values(seed, blocks, index, scale, header.codebook_blocks)
     lane = jnp.arange(partition.block_size, dtype=jnp.uint32)[:, None]
@@ -190,7 +188,7 @@ def file_of(problem: Problem, state: State) -> bytes:
     container = container_of(state.indices, state.params, state.uncoded, sharing, problem.header)
     if not np.array_equal(coded_vector(container, sharing.manifest), np.asarray(state.coded.value)):
         raise NumericsError("the decoder does not find the weights that were coded; report this")
-    return pack(container)
+    return shortest(container, problem.recipe.selection)
 
 
 def _check_budget(problem: Problem, arrays: Any, state: State) -> None:

@@ -1,5 +1,6 @@
 """Codes a vector, or a trained posterior: arranges entries as blocks and chooses their indices."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mrc_jax import candidates, kernels
+from mrc_jax import candidates, index_codes
 from mrc_jax.blocks import Partition, entry_of_slot, lanes_in_use, to_blocks
 from mrc_jax.container import Container, Header, little_endian, pack
 from mrc_jax.posterior import (
@@ -54,7 +55,7 @@ def select_wave(
     a, c = (jnp.where(in_use, x, 0).T for x in (a, c))
     shared = options.pop("codebook_blocks", 1)
     count = mean.shape[1]
-    kernel = options.pop("kernel", "") or kernels.choose(shared, count)
+    kernel = options.pop("kernel", "codebook")
     if shared == 1:
         return _select_apart(key, Blocks(a, c, block, seed, block), kernel=kernel, **options)
     c = candidates.signed(seed, block, c.T, shared).T
@@ -90,7 +91,7 @@ def encode_blocks(
     block_size: int,
     codebook_blocks: int = 1,
     selection: str = "sample",
-    kernel: str = "",
+    kernel: str = "codebook",
     mesh: jax.sharding.Mesh | None = None,
 ) -> chex.Array:
     """Codes a whole vector: uint32[ceil(entries / block_size)] indices; `decode_blocks` undoes it.
@@ -106,7 +107,7 @@ def encode_blocks(
       bits: log2 of the number of candidates of a block.
       block_size: entries of a block.
       codebook_blocks, selection: see Recipe.
-      kernel: see Recipe.
+      kernel: of `candidates.log_weights`.
       mesh: devices to spread the work over: an axis 'candidates' divides each block's candidates (a
         power of two of devices), all other axes divide the blocks. The indices are the same for
         any mesh.
@@ -161,20 +162,23 @@ def encode_vector(
 
     def of_tiles(key: Any, seed: Any, tiles: Any, *arranged: Any) -> chex.Array:
         def one(tile: chex.Array) -> chex.Array:
-            columns = [jnp.take(x, tile, axis=1, mode="clip") for x in arranged]
+            mean, log_variance, scale = (jnp.take(x, tile, axis=1, mode="clip") for x in arranged)
             in_use = lanes_in_use(partition, tile) & (tile < partition.blocks)
-            return select_wave(key, *columns, in_use, seed, tile, axis=axis, **options)
+            return select_wave(
+                key, mean, log_variance, scale, in_use, seed, tile, axis=axis, **options
+            )
 
         return lax.map(one, tiles)
 
+    program: Any = of_tiles
     if mesh is not None:
         axes = jax.sharding.PartitionSpec(tuple(name for name in sizes if name != axis))
         every = jax.sharding.PartitionSpec()
         specs = (every, every, axes, every, every, every)
-        of_tiles = jax.shard_map(
+        program = jax.shard_map(
             of_tiles, mesh=mesh, in_specs=specs, out_specs=axes, check_vma=False
         )
-    chosen = of_tiles(key, seed, jnp.asarray(tiles), *arranged)
+    chosen = program(key, seed, jnp.asarray(tiles), *arranged)
     return jnp.zeros(partition.blocks, jnp.uint32).at[tiles].set(chosen, mode="drop")
 
 
@@ -198,7 +202,7 @@ def encode_file(
     sharing: Sharing,
     header: Header,
     selection: str = "sample",
-    kernel: str = "",
+    kernel: str = "codebook",
     mesh: jax.sharding.Mesh | None = None,
 ) -> bytes:
     """The file of a trained posterior, all blocks coded at once without refining.
@@ -226,7 +230,7 @@ def encode_file(
         kernel=kernel,
         mesh=mesh,
     )
-    return pack(container_of(indices, frozen, uncoded, sharing, header))
+    return shortest(container_of(indices, frozen, uncoded, sharing, header), selection)
 
 
 def container_of(
@@ -241,3 +245,12 @@ def container_of(
     tensors = [t for t in sharing.manifest.tensors if not t.factor]
     stored = b"".join(little_endian(np.asarray(uncoded[t.path])) for t in tensors)
     return Container(header, scales.astype(np.uint16), stored, np.asarray(indices))
+
+
+def shortest(container: Container, selection: str) -> bytes:
+    """The file's bytes: ordered indices are entropy-coded, unless that makes the file longer."""
+    fixed = pack(container)
+    if selection != "ordered":
+        return fixed
+    header = dataclasses.replace(container.header, index_code=index_codes.ORDERED)
+    return min(fixed, pack(dataclasses.replace(container, header=header)), key=len)

@@ -44,13 +44,6 @@ def chunk_bits(bits: int, size: int, blocks: int, devices: int = 1) -> int:
     return min(bits - shared, max(cut_bits(bits), fitting))
 
 
-def choose(codebook_blocks: int, blocks: int) -> str:
-    """The kernel for this backend: 'reference' where candidates are independent."""
-    if codebook_blocks == 1:
-        return "reference"
-    return "codebook" if jax.default_backend() == "cpu" or blocks == 1 else "pallas"
-
-
 def make_codebook(seed: chex.Array, codebook: chex.Array, size: int, bits: int) -> chex.Array:
     """The quantiles of all candidates of a codebook, int16[size, 2**bits], to be kept.
 
@@ -85,12 +78,8 @@ def cut_statistics(
       a, c: float32[blocks, size]; as in `candidates.log_weights`.
       cut: candidates of a cut.
       statistic: 'logsumexp' or 'max'.
-      kernel: one of recipe.KERNELS.
+      kernel: as in `candidates.log_weights`.
     """
-    if kernel == "pallas":
-        from mrc_jax.pallas_kernel import cut_statistics as fused
-
-        return fused(drawn, a, c, cut=cut, statistic=statistic)
     scores = candidates.log_weights(drawn, a, c, kernel)
     scores = scores.reshape(a.shape[0], -1, cut)
     top = jnp.max(scores, axis=2)

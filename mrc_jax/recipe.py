@@ -6,7 +6,6 @@ import math
 from mrc_jax.errors import UsageError
 
 SELECTIONS = ("sample", "ordered", "argmax")
-KERNELS = ("reference", "codebook", "pallas")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +20,8 @@ class Recipe:
       sharing: (path pattern, factor) pairs, see `sharing.make_sharing`.
       uncoded: path patterns of tensors stored as they are.
       slack_nats: KL of a block beyond its index's bits (the paper's t is -slack_nats).
-      selection: 'sample' (the paper's importance sampling), 'ordered' (the same law, in
-        fewer bits) or 'argmax' (biased).
-      kernel: of the log-weights, one of KERNELS; '' chooses by backend and shape.
+      selection: 'sample' (the paper's importance sampling), 'ordered' (the same law, by
+        indices that are entropy-coded where that makes the file smaller) or 'argmax' (biased).
       codebook_bytes: a shared codebook that is larger is made again for each wave, not kept.
       steps: training steps before the first block is coded.
       refine_steps: training steps after each wave.
@@ -46,7 +44,6 @@ class Recipe:
     uncoded: tuple[str, ...] = ()
     slack_nats: float = 0.0
     selection: str = "sample"
-    kernel: str = ""
     codebook_bytes: int = 1 << 29
     steps: int = 10_000
     refine_steps: int = 10
@@ -78,5 +75,3 @@ class Recipe:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be positive and finite")
         if self.selection not in SELECTIONS:
             raise UsageError(f"selection = {self.selection!r}: must be one of {SELECTIONS}")
-        if self.kernel not in ("", *KERNELS):
-            raise UsageError(f"kernel = {self.kernel!r}: must be one of {KERNELS}")

@@ -42,7 +42,7 @@ def select(
     *,
     bits: int,
     selection: str,
-    kernel: str,
+    kernel: str = "codebook",
     axis: str | None = None,
 ) -> chex.Array:
     """The chosen candidates, uint32[blocks].
@@ -55,7 +55,7 @@ def select(
         1). 'ordered': ordered random coding (Theis and Yosri 2022): the same law of the sample over
         the shared randomness, by a position that is likelier small. 'argmax': the largest
         log-weight, which is biased.
-      kernel: see Recipe.
+      kernel: of `candidates.log_weights`.
       axis: the mesh axis, if any, over whose devices the candidates are divided.
     """
     keys = jax.vmap(lambda n: _words(jax.random.fold_in(key, n)))(blocks.number)
