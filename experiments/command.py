@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from absl import app, logging
+from absl import app, flags, logging
 
 from mrc_jax.errors import DataError, MrcError, UsageError
 
@@ -20,7 +20,7 @@ def run(main: Callable[[list[str]], None]) -> None:
             main(argv)
         except MrcError as error:
             _fail(error)
-        except OSError as error:  # ml_collections tells of a missing config file only here
+        except OSError as error:
             _fail(DataError(" ".join(str(error).split())))
 
     app.run(guarded, flags_parser=_parse)
@@ -28,8 +28,14 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, OSError, SyntaxError, TypeError, ValueError) as error:
+        rest = flags.FLAGS(argv)
+        getattr(getattr(flags.FLAGS, "config", None), "name", None)
+        return rest
+    except OSError as error:  # ml_collections tells of a missing file when the config is used
+        reason = str(error.__cause__ or error).splitlines()[-1].split("] ")[-1]
+        _fail(UsageError(f"cannot read the config ({reason}); give the path of one, see configs/"))
+        raise
+    except (flags.Error, AttributeError, SyntaxError, TypeError, ValueError) as error:
         # what ml_collections raises for an unknown field, and for a config that cannot be read
         text = str(error).replace("\\n", "; ").replace("\\'", "'").strip("'\"")
         _fail(UsageError(f"a flag or config field is wrong: {' '.join(text.split())}"))

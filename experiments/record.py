@@ -75,10 +75,7 @@ class Metrics:
         self._path = workdir / "metrics.jsonl"
         lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
         self.lines = min(keep, len(lines))
-        try:
-            self._path.write_text("".join(lines[: self.lines]))
-        except OSError as error:
-            raise DataError(f"{self._path}: cannot write it ({error.strerror})") from None
+        container.write(self._path, "".join(lines[: self.lines]).encode())
 
     def add(self, **values: Any) -> None:
         """Appends a line."""
@@ -86,7 +83,7 @@ class Metrics:
             with open(self._path, "a") as file:
                 file.write(json.dumps(values) + "\n")
         except OSError as error:
-            raise DataError(f"{self._path}: cannot write it ({error.strerror})") from None
+            raise container.unwritable(self._path, error) from None
         if self._board is not None:
             phase = values.pop("phase")
             done = values.pop("done")

@@ -6,6 +6,9 @@ import hashlib
 import logging
 import os
 import pathlib
+import re
+import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mrc_jax.container import Header
+from mrc_jax.container import Header, unwritable
 from mrc_jax.encode import encode_file
 from mrc_jax.errors import BusyError, DataError
 from mrc_jax.manifest import parse
@@ -52,23 +55,31 @@ class Checkpoints:
     """The last checkpoints of a run, the newest sound one of which is restored."""
 
     def __init__(self, folder: pathlib.Path, keep: int = 2) -> None:
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises its errors as well
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(os.path.abspath(folder), options=options)
 
     def save(self, state: Any, meta: dict[str, Any]) -> None:
         """Saves a pytree of arrays and a JSON object; complete, or not there at all.
 
+        After an error the object is of no further use.
+
         Raises:
           DataError: it cannot be written.
         """
         meta = {**meta, "sha256": _digest(state)}
         parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        where = self._manager.directory
+        hook, sys.unraisablehook = sys.unraisablehook, _ignore_late_writes
         try:
             self._manager.save((self._manager.latest_step() or 0) + 1, args=parts)
         except (OSError, ValueError) as error:
-            where = self._manager.directory
-            raise DataError(f"{where}: cannot write a checkpoint ({error})") from None
+            for torn in where.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(torn, ignore_errors=True)
+            code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say it
+            cause = OSError(int(code[1]), "") if code else error
+            raise unwritable(where, cause, "a checkpoint") from None
+        sys.unraisablehook = hook  # after an error TensorStore's other writes may yet fail
 
     def restore(self, like: Any = None) -> tuple[Any, dict[str, Any]] | None:
         """The newest sound checkpoint and its JSON object, or None.
@@ -134,6 +145,12 @@ def encode(path: str | os.PathLike[str]) -> bytes:
     params = {name: jnp.asarray(value) for name, value in state["params"].items()}
     uncoded = state.get("uncoded") or {}
     return encode_file(key, params, uncoded, Sharing(manifest, header.seed), header)
+
+
+def _ignore_late_writes(unraisable: Any) -> None:
+    """Leaves out TensorStore's complaints of writes that nobody waits for any more."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _digest(state: Any) -> str:

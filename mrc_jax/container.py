@@ -1,6 +1,7 @@
 """The .mrc file: write, parse, check. Every byte is described in docs/FORMAT.md."""
 
 import dataclasses
+import errno
 import os
 import pathlib
 import struct
@@ -229,6 +230,17 @@ def read(path: str | os.PathLike[str]) -> bytes:
         raise DataError(f"{path}: cannot read it ({error.strerror})") from None
 
 
+def unwritable(
+    path: str | os.PathLike[str], error: OSError | ValueError, what: str = "it"
+) -> DataError:
+    """The error for what could not be written, with its remedy."""
+    code = getattr(error, "errno", None)
+    reason = os.strerror(code) if code else " ".join(str(error).split())
+    full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free space" if full else "allow it, or give another place,"
+    return DataError(f"{path}: cannot write {what} ({reason}); {remedy} and run the command again")
+
+
 def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a file atomically and durably: after an error the old file, or none, is there."""
     target = pathlib.Path(path)
@@ -247,7 +259,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        raise DataError(f"{path}: cannot write it ({error.strerror})") from None
+        raise unwritable(path, error) from None
     finally:  # also when a signal interrupts it
         if temporary is not None:
             temporary.unlink(missing_ok=True)

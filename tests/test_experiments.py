@@ -93,6 +93,53 @@ def test_an_impossible_size_is_refused_by_one_line(tmp_path: pathlib.Path) -> No
     assert "smallest possible file has" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("override", [[], ["--config.seed=3"]])
+def test_a_missing_config_file_is_refused_by_one_line(
+    tmp_path: pathlib.Path, override: list[str]
+) -> None:
+    done = run("--config=configs/nope.py", *override, f"--workdir={tmp_path / 'w'}")
+    assert done.returncode == 2 and not (tmp_path / "w").exists()
+    assert "No such file or directory: 'configs/nope.py'" in done.stderr
+    assert done.stderr.count("\n") == 1 and len(done.stderr) < 160
+
+
+def test_a_missing_flag_is_refused_by_one_line(tmp_path: pathlib.Path) -> None:
+    done = run(f"--workdir={tmp_path / 'w'}", "--no_such_flag")
+    assert done.returncode == 2
+    assert "no_such_flag" in done.stderr and done.stderr.count("\n") == 1
+
+
+# Writes checkpoints until the limit stops one: of a file's size, which works as a full disk does.
+FULL = """
+import resource, sys
+import numpy as np
+from mrc_jax.checkpoint import Checkpoints
+from mrc_jax.errors import DataError
+checkpoints = Checkpoints(sys.argv[1])
+state = {f"x{i}": np.random.default_rng(i).normal(size=2000) for i in range(8)}
+checkpoints.save(state, {"value": 1})
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    checkpoints.save(state, {"value": 2})
+except DataError as error:
+    print(error)
+found = checkpoints.restore(state)
+print(found[1]["value"])
+checkpoints.close()
+"""
+
+
+@pytest.mark.parametrize("limit", [100, 3000, 40000])
+def test_a_full_disk_costs_one_line_and_no_checkpoint(tmp_path: pathlib.Path, limit: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "c"), str(limit)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    wanted = f"{tmp_path / 'c'}: cannot write a checkpoint (File too large); free space and run"
+    assert done.stdout == f"{wanted} the command again\n1\n" and done.stderr == ""
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["1"]
+
+
 def test_an_unknown_field_is_refused_with_the_nearest_name(tmp_path: pathlib.Path) -> None:
     done = run(f"--workdir={tmp_path / 'w'}", "--config.file_byte=9")
     assert done.returncode == 2
