@@ -115,6 +115,7 @@ def code_all(
         _check_budget(problem, arrays, state)
     for ids, kept in waves(problem, state, done):
         state, metrics = code(arrays, state, jnp.asarray(ids), kept), {}
+        del kept  # or two codebooks are held while the next is made
         done += int(np.sum(ids < blocks))
         if done < blocks and problem.recipe.refine_steps:
             state, metrics = run_steps(state, problem.recipe.refine_steps, True)

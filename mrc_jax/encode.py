@@ -184,9 +184,9 @@ def encode_vector(
 
 def _tiles(blocks: int, shared: int, wide: int, devices: int) -> np.ndarray:
     """uint32[tiles, wide]: the blocks of each tile, all of one codebook; `blocks` means none."""
-    rows = []
-    for first in range(0, blocks, shared if shared > 1 else blocks):
-        last = min(first + shared, blocks) if shared > 1 else blocks
+    rows, span = [], shared if shared > 1 else blocks
+    for first in range(0, blocks, span):
+        last = min(first + span, blocks)
         for start in range(first, last, wide):
             row = np.full(wide, blocks, np.uint32)
             row[: min(wide, last - start)] = np.arange(start, min(start + wide, last))

@@ -54,18 +54,19 @@ def make_codebook(seed: chex.Array, codebook: chex.Array, size: int, bits: int) 
     """
     step = 1 << chunk_bits(bits, size, 1)
 
-    def draw(first: chex.Array) -> chex.Array:
-        candidate = first + jnp.arange(step, dtype=jnp.uint32)
-        return quantiles(jnp.asarray(seed), jnp.asarray(codebook), candidate, size)
-
-    firsts = jnp.arange(0, 1 << bits, step, dtype=jnp.uint32)
-    if len(firsts) == 1:
-        return draw(firsts[0])
-
     def fill(i: chex.Array, out: chex.Array) -> chex.Array:
-        return lax.dynamic_update_slice(out, draw(firsts[i]), (0, i * step))
+        drawn = draw(seed, codebook, i.astype(jnp.uint32) * np.uint32(step), step, size)
+        return lax.dynamic_update_slice(out, drawn, (0, i * step))
 
-    return lax.fori_loop(0, len(firsts), fill, jnp.zeros((size, 1 << bits), jnp.int16))
+    return lax.fori_loop(0, (1 << bits) // step, fill, jnp.zeros((size, 1 << bits), jnp.int16))
+
+
+def draw(
+    seed: chex.Array, codebook: chex.Array, first: chex.Array, count: int, size: int
+) -> chex.Array:
+    """Quantiles of candidates first, first + 1, ..: int16[size, count], stored, so drawn once."""
+    candidate = first + jnp.arange(count, dtype=jnp.uint32)
+    return lax.optimization_barrier(quantiles(seed, codebook, candidate, size))
 
 
 def cut_statistics(

@@ -46,7 +46,7 @@ class Noise(NamedTuple):
 def noise_of(
     keys: chex.Array, offset: chex.Array, a: chex.Array, c: chex.Array, bits: int
 ) -> Noise:
-    """The noise of
+    """The noise of blocks.
 
     Args:
       keys: uint32[blocks, 4], private: two words for `candidates.exponential`, two for jax.random.

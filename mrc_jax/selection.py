@@ -14,7 +14,7 @@ from jax import lax
 
 from mrc_jax import candidates, kernels
 from mrc_jax.ordered_noise import Noise, log_times_in, noise_of
-from mrc_jax.shared_random import offsets, quantiles
+from mrc_jax.shared_random import offsets
 
 
 class Blocks(NamedTuple):
@@ -85,9 +85,7 @@ def _drawn(blocks: Blocks, first: chex.Array, count: int) -> chex.Array:
     size = blocks.a.shape[1]
     if blocks.kept is not None:
         return lax.dynamic_slice(blocks.kept, (0, first.astype(jnp.int32)), (size, count))
-    candidate = first + jnp.arange(count, dtype=jnp.uint32)
-    drawn = quantiles(blocks.seed, blocks.codebook, candidate, size)
-    return lax.optimization_barrier(drawn)  # or XLA draws them once for z and again for z^2
+    return kernels.draw(blocks.seed, blocks.codebook, first, count, size)
 
 
 def _statistics(

@@ -12,7 +12,7 @@ import pytest
 from coder_law import SEED, Case, law_p_values, select_one
 from scipy import special, stats
 
-from mrc_jax import candidates, encode, kernels, selection
+from mrc_jax import candidates, encode, kernels
 from mrc_jax.shared_random import quantiles
 
 ALARM = 1e-4  # false-alarm rate of every single p-value below
@@ -69,9 +69,9 @@ def forget_the_mean(patch):
 
 
 def share_the_codebook_wrongly(patch):
-    right = selection.quantiles
+    right = kernels.quantiles
     patch.setattr(
-        selection, "quantiles", lambda seed, codebook, *rest: right(seed, 0 * codebook, *rest)
+        kernels, "quantiles", lambda seed, codebook, *rest: right(seed, 0 * codebook, *rest)
     )
 
 
