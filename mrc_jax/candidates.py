@@ -50,12 +50,27 @@ def log_weights(
       kernel: 'reference' adds lane by lane, which is the definition; 'codebook' makes one matrix
         product for all blocks.
     """
-    z = drawn.astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
     if kernel == "reference" or a.shape[0] == 1:  # one block is bound by memory: no product helps
-        return jax.vmap(lambda a, c: jnp.sum(z * (a[:, None] * z + c[:, None]), axis=0))(a, c)
-    both = jnp.concatenate([jnp.square(z), z])
+        return _lane_by_lane(drawn, a, c)
+    z = drawn.astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
+    is_square = (jnp.arange(2) == 0)[:, None, None]
+    both = z * jnp.where(is_square, z, 1)  # 2-fold faster than a concatenation on a CPU
     coefficients = jnp.concatenate([a, c], axis=1)
+    both = both.reshape(coefficients.shape[1], -1)
     return jnp.dot(coefficients, both, precision=jax.lax.Precision.HIGHEST)
+
+
+def _lane_by_lane(drawn: chex.Array, a: chex.Array, c: chex.Array) -> chex.Array:
+    def of_lane(drawn: chex.Array, a: chex.Array, c: chex.Array) -> chex.Array:
+        z = drawn.astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
+        return z * (a[:, None] * z + c[:, None])
+
+    def add(scores: chex.Array, lane: tuple[chex.Array, ...]) -> tuple[chex.Array, None]:
+        return scores + of_lane(*lane), None
+
+    lanes = (drawn, a.T, c.T)
+    first, others = (tuple(x[at] for x in lanes) for at in (0, slice(1, None)))
+    return jax.lax.scan(add, of_lane(*first), others)[0]
 
 
 def chosen_values(

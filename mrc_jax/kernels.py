@@ -14,9 +14,8 @@ from mrc_jax import candidates
 from mrc_jax.errors import UsageError
 from mrc_jax.shared_random import quantiles
 
-_NUMBERS = {"cpu": 5 << 20}  # worked on at a time: about as many as the last cache holds
+_NUMBERS = {"cpu": 5 << 19}  # worked on at a time: about as many as the last cache holds
 _NUMBERS_ELSEWHERE = 1 << 27
-_SINGLE_BITS = {"cpu": 12}  # of one block, where XLA still makes one vectorised loop of all lanes
 
 
 def cut_bits(bits: int) -> int:
@@ -39,8 +38,6 @@ def chunk_bits(bits: int, size: int, blocks: int, devices: int = 1) -> int:
     backend = jax.default_backend()
     numbers = _NUMBERS.get(backend, _NUMBERS_ELSEWHERE)
     fitting = (numbers // (2 * size + blocks)).bit_length() - 1
-    if blocks == 1:
-        fitting = min(fitting, _SINGLE_BITS.get(backend, fitting))
     return min(bits - shared, max(cut_bits(bits), fitting))
 
 
