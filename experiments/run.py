@@ -15,7 +15,7 @@ from experiments.data import Dataset, load
 from experiments.progress import Bar
 from experiments.settings import Config, differences
 from mrc_jax import api, container
-from mrc_jax.checkpoint import Checkpoints, header_meta, lock
+from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
 from mrc_jax.compress import Progress, code_all, steps_on, train_to_budget
 from mrc_jax.errors import UsageError
 from mrc_jax.objective import block_kl_nats
@@ -150,7 +150,9 @@ class Run:
             sys.exit(128 + signal.SIGTERM)
 
     def _save(self, state: State) -> None:
-        plan = header_meta(self.problem.header, self.problem.posterior.sharing.manifest.data)
+        problem, manifest = self.problem, self.problem.posterior.sharing.manifest.data
+        selection, file_bytes = problem.recipe.selection, problem.file_bytes
+        plan = plan_meta(problem.header, manifest, selection, file_bytes)
         self.checkpoints.save(state, {**self.meta, **plan, "lines": self.metrics.lines})
         self._saved = time.monotonic()
 

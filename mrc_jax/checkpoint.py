@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mrc_jax.coded_file import encode_file
 from mrc_jax.container import Header, unwritable
-from mrc_jax.encode import encode_file
 from mrc_jax.errors import BusyError, DataError
 from mrc_jax.manifest import parse
 from mrc_jax.sharing import Sharing
@@ -109,13 +109,17 @@ class Checkpoints:
         self._manager.close()
 
 
-def header_meta(header: Header, manifest_bytes: bytes) -> dict[str, Any]:
+def plan_meta(
+    header: Header, manifest_bytes: bytes, selection: str, file_bytes: int
+) -> dict[str, Any]:
     """What `encode` needs of a run's plan, as JSON."""
     fields = ("seed", "blocks", "bits", "codebook_blocks")
     return {
         "manifest": manifest_bytes.hex(),
         "embed": header.manifest is not None,
         "header": {name: getattr(header, name) for name in fields},
+        "selection": selection,
+        "file_bytes": file_bytes,
     }
 
 
@@ -144,7 +148,9 @@ def encode(path: str | os.PathLike[str]) -> bytes:
     key = jax.random.wrap_key_data(jnp.asarray(state["key"]), impl="threefry2x32")
     params = {name: jnp.asarray(value) for name, value in state["params"].items()}
     uncoded = state.get("uncoded") or {}
-    return encode_file(key, params, uncoded, Sharing(manifest, header.seed), header)
+    sharing = Sharing(manifest, header.seed)
+    limit = {name: meta[name] for name in ("selection", "file_bytes") if name in meta}
+    return encode_file(key, params, uncoded, sharing, header, **limit)
 
 
 def _ignore_late_writes(unraisable: Any) -> None:
