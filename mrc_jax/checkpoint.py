@@ -123,12 +123,13 @@ def plan_meta(
     }
 
 
-def encode(path: str | os.PathLike[str]) -> bytes:
+def encode(path: str | os.PathLike[str], selection: str | None = None) -> bytes:
     """The file of a trained posterior, all its blocks coded at once, without refining and without
     data.
 
     Args:
       path: a run's work directory, or its `checkpoints` folder.
+      selection: see Recipe; the run's own where None.
 
     Raises:
       DataError: there is no sound checkpoint of a posterior.
@@ -149,8 +150,9 @@ def encode(path: str | os.PathLike[str]) -> bytes:
     params = {name: jnp.asarray(value) for name, value in state["params"].items()}
     uncoded = state.get("uncoded") or {}
     sharing = Sharing(manifest, header.seed)
-    limit = {name: meta[name] for name in ("selection", "file_bytes") if name in meta}
-    return encode_file(key, params, uncoded, sharing, header, **limit)
+    selection = selection or meta.get("selection", "sample")
+    limit = meta.get("file_bytes")
+    return encode_file(key, params, uncoded, sharing, header, selection, file_bytes=limit)
 
 
 def _ignore_late_writes(unraisable: Any) -> None:
