@@ -150,9 +150,9 @@ def encode(path: str | os.PathLike[str], selection: str | None = None) -> bytes:
     params = {name: jnp.asarray(value) for name, value in state["params"].items()}
     uncoded = state.get("uncoded") or {}
     sharing = Sharing(manifest, header.seed)
-    selection = selection or meta.get("selection", "sample")
+    chosen = selection or str(meta.get("selection", "sample"))
     limit = meta.get("file_bytes")
-    return encode_file(key, params, uncoded, sharing, header, selection, file_bytes=limit)
+    return encode_file(key, params, uncoded, sharing, header, chosen, file_bytes=limit)
 
 
 def _ignore_late_writes(unraisable: Any) -> None:

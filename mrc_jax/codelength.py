@@ -85,11 +85,11 @@ def ordered_bucket_probabilities(
     """
     variance = 2 * kl_nats if variance_nats2 is None else min(variance_nats2, 2 * kl_nats)
     K, deviation = 1 << bits, math.sqrt(variance)
-    x = np.linspace(-8 - deviation, 8, 400)
+    x = np.linspace(-8 - deviation, 8, 200)
     w = np.exp(deviation * x + kl_nats)
     f = np.exp(-(x**2) / 2) / np.exp(-(x**2) / 2).sum() / w
     nothing = max(0.0, 1 - f.sum())
-    s = np.geomspace(1e-4 / (K * w[-1]), 50 / w[0], 800)[:, None]
+    s = np.geomspace(1e-4 / (K * w[-1]), 50 / w[0], 400)[:, None]
     early = -np.expm1(-s * w)  # P(e < s w)
     before = early @ f
     log_phi = np.log1p(-np.minimum(before, 1 - 1e-16))[:, None]

@@ -72,15 +72,15 @@ def test_a_plan_for_ordered_indices_has_more_blocks():
     assert 1.04 < ordered.blocks / fixed.blocks < 1.15
     kl, size = budget.budget_nats(ordered, recipe), ordered.partition.block_size
     mean = codelength.ordered_index_bits(kl, BITS, codelength.likely_variance_nats2(kl, size))
-    assert ordered.blocks == pytest.approx(8 * (2000 - 18) / mean, rel=0.01)
+    assert ordered.blocks == pytest.approx(8 * (2000 - 30) / mean, rel=0.01)
 
 
-@pytest.mark.parametrize("reach", [0, 1, 5, 7, 8])
+@pytest.mark.parametrize("reach", [0, 5, 8])
 def test_a_reach_gives_the_law_of_coding_with_fewer_candidates(reach):
-    """2,000 draws of a block with 8-bit indices against a simulation of the definition, fresh
+    """1,000 draws of a block with 8-bit indices against a simulation of the definition, fresh
     shared seeds; false alarm 1e-4. A reach of all is what no reach is.
     """
-    bits, draws, size, a, c = 8, 2000, 3, -0.8, 1.6
+    bits, draws, size, a, c = 8, 1000, 3, -0.8, 1.6
     A, C = jnp.full((1, size), a), jnp.full((1, size), c)
 
     def one(key, seed, reach):
@@ -105,8 +105,8 @@ def test_a_reach_gives_the_law_of_coding_with_fewer_candidates(reach):
 
 
 def test_a_checkpoint_coded_at_once_keeps_to_the_limit_of_its_run():
-    """A posterior whose ordered file is too long by nature: it is cut down to the byte asked for
-    or little below, by looking less far in as many blocks as it takes.
+    """A posterior whose ordered file is too long by nature: it is cut to the limit or little
+    below, by looking less far in as many blocks as it takes.
     """
     params = {"w": np.zeros((40, 30), np.float32)}
     sharing = make_sharing(params, 7, (), ())
@@ -125,7 +125,6 @@ def test_a_checkpoint_coded_at_once_keeps_to_the_limit_of_its_run():
                 jax.random.key(0), posterior, {}, sharing, header, "ordered", file_bytes=limit
             )
         )
-        for limit in (None, 270, 250)
+        for limit in (None, 260)
     }
-    assert sizes[None] > 270
-    assert 268 <= sizes[270] <= 270 and 248 <= sizes[250] <= 250
+    assert sizes[None] > 260 >= sizes[260] >= 258

@@ -60,9 +60,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [names, *([_text(row.get(name)) for name in names] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    return "\n".join(
-        "  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells
-    )
+    padded = ([c.rjust(w) for c, w in zip(line, widths, strict=True)] for line in cells)
+    return "\n".join("  ".join(line) for line in padded)
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mrc_jax import container, decode
+from mrc_jax import container
+from mrc_jax.decode import _entries, _lanes, decode, find_manifest
 from mrc_jax.manifest import Manifest, Tensor
 
 ENTRIES, BLOCK_SIZE, BITS = 15_000_000, 32, 16
@@ -31,13 +32,13 @@ def rows() -> list[dict[str, Any]]:
 
 def _row(name: str, data: bytes) -> dict[str, Any]:
     parsed = container.unpack(data)
-    manifest = decode.find_manifest(parsed.header)
-    lanes = decode._lanes(parsed)
+    manifest = find_manifest(parsed.header)
+    lanes = _lanes(parsed)
     parts: dict[str, Callable[[], Any]] = {
-        "whole": lambda: decode.decode(data),
+        "whole": lambda: decode(data),
         "parsing": lambda: container.unpack(data),
-        "candidates": lambda: decode._lanes(parsed),
-        "permutation": lambda: decode._entries(lanes, parsed.header),
+        "candidates": lambda: _lanes(parsed),
+        "permutation": lambda: _entries(lanes, parsed.header),
     }
     found = {f"{part}_seconds": _seconds(call) for part, call in parts.items()}
     whole = found["whole_seconds"]
