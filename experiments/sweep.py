@@ -6,7 +6,6 @@ A sweep that was stopped goes on when the same command is given again; so do mem
 """
 
 import json
-import os
 import pathlib
 import signal
 import sys
@@ -62,12 +61,16 @@ class Log:
         left = ""
         if self._spent and self._left and event != "start":
             seconds = (time.monotonic() - self._begin) / self._spent * self._left
-            left = f"; about {seconds / 3600:.1f} h left"
+            left = f"; about {_duration(seconds)} left"
         print(f"[{self._done}/{self._total}] {member.name}: {text}{left}", flush=True)
 
     def _spend(self, steps: int) -> None:
         self._spent += steps
         self._left -= steps
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.0f} minutes"
 
 
 def sweep(found: list[Member], workdir: pathlib.Path, start: workers.Start, count: int) -> None:
@@ -104,7 +107,6 @@ def sweep(found: list[Member], workdir: pathlib.Path, start: workers.Start, coun
 
 def dry_run(found: list[Member], count: int) -> None:
     """Lists the members with their bytes and estimated hours, and writes nothing."""
-    os.sched_setaffinity(0, workers.shares(count)[0])  # before JAX counts the cores
     plans, speeds, left = plans_of(found), dict[object, Speed](), 0.0
     width = max(len(member.name) for member in found)
     print(f"{'member':{width}}  {'bytes':>9}  {'blocks':>7}  {'bits':>4}  {'hours':>7}  status")
@@ -139,7 +141,8 @@ def main(argv: list[str]) -> None:
     found = members.members_of(_CONFIG.value, workdir)
     count = _WORKERS.value or (len(found) if _CLUSTER.value else 1)
     if _DRY_RUN.value:
-        dry_run(found, count)
+        with workers.pinned(workers.shares(count)[0]):  # before JAX counts the cores
+            dry_run(found, count)
     elif _CLUSTER.value:
         parameters = dict((_CONFIG.value.get("cluster") or {}).items())
         sweep(found, workdir, cluster.starter(_CLUSTER.value, workdir, parameters), count)
