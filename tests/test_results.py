@@ -1,10 +1,16 @@
 """Every committed file decodes, with NumPy alone, to the weights that its report measured."""
 
 import json
+import os
 import pathlib
 
+import ml_collections
 import pytest
 
+from experiments import image_files, table
+from experiments.data import load
+from experiments.evaluate import evaluate
+from experiments.settings import Config
 from mrc_jax.container import parts, unpack
 from mrc_jax.decode import decode, weights_sha256
 
@@ -23,3 +29,37 @@ def test_a_committed_file_has_the_size_and_weights_of_its_report(folder: pathlib
     assert len(data) == report["file_bytes"] <= report["config"]["file_bytes"]
     assert sum(parts(unpack(data).header).values()) == len(data)
     assert weights_sha256(decode(data)) == report["weights_sha256"]
+
+
+@pytest.mark.parametrize("name", sorted({folder.parent.name for folder in FOLDERS}))
+def test_a_committed_table_is_what_the_folders_say(name: str, tmp_path: pathlib.Path) -> None:
+    """`python -m experiments.sweep --table --workdir=experiments/results/NAME` makes it again."""
+    for folder in FOLDERS:
+        if folder.parent.name == name:
+            (tmp_path / folder.name).symlink_to(folder)
+    table.write(tmp_path)
+    for file in ("results.csv", "results.jsonl"):
+        assert (tmp_path / file).read_text() == (RESULTS / name / file).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: str(f.relative_to(RESULTS)))
+def test_a_committed_file_has_the_errors_of_its_report(folder: pathlib.Path) -> None:
+    """Measured again from the file. Another machine rounds sums otherwise: two examples' grace."""
+    report = json.loads((folder / "report.json").read_text())
+    data = report["config"]["data"]
+    root = os.environ.get("MRC_DATA", "")
+    places = [place for place in (pathlib.Path(root), pathlib.Path(root) / data) if root]
+    found = [str(place) for place in places if image_files.find(data, place) is not None]
+    if not found:
+        pytest.skip(f"no {data} in MRC_DATA: {image_files.WANTED[data]}")
+    values = {**report["config"], "data_dir": found[0]}
+    config = Config.from_config_dict(ml_collections.ConfigDict(values))
+    if load(data, found[0]).sha256 != report["data_sha256"]:
+        pytest.skip(f"the data in {found[0]} are others than the report's")
+    for split in ("validation", "test"):
+        if (wanted := report.get(f"{split}_error")) is not None:
+            measured = evaluate(config, str(folder / "model.mrc"), None, split)
+            assert isinstance(measured["error"], float) and isinstance(measured["examples"], int)
+            assert abs(measured["error"] - wanted) * measured["examples"] <= 2.001
+            assert measured["weights_sha256"] == report["weights_sha256"]

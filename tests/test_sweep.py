@@ -198,7 +198,11 @@ def test_members_at_work_are_stopped_and_after_a_second_signal_killed(
     thread = threading.Thread(target=signals)
     thread.start()
     workers.run_all(
-        members, 2, workers.starter(2), stop, lambda member, event: events.append((member.name, event))
+        members,
+        2,
+        workers.starter(2),
+        stop,
+        lambda member, event: events.append((member.name, event)),
     )
     thread.join()
     assert events == [
