@@ -12,7 +12,7 @@ from experiments import networks
 from experiments.data import Dataset, load
 from experiments.members import Member
 from experiments.settings import Config
-from mrc_jax import api, budget
+from mrc_jax import api, budget, index_room
 from mrc_jax.compress import code_wave, steps_on
 from mrc_jax.container import Header, parts
 from mrc_jax.errors import UsageError
@@ -36,18 +36,15 @@ class Plan:
 
     Attributes:
       header: of its file.
+      file_bytes: of the whole file; expected, where indices are ordered.
       steps: of training, of the plain network and of the posterior, refining included.
       waves: in which its blocks are coded.
     """
 
     header: Header
+    file_bytes: int
     steps: int
     waves: int
-
-    @property
-    def file_bytes(self) -> int:
-        """Of the whole file; the most it may have if its indices are entropy-coded."""
-        return sum(parts(self.header).values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +119,14 @@ def _plan(config: Config) -> Plan:
     dataset = _load(config.data, config.data_dir)
     manifest = make_sharing(_shapes(config, dataset), 0, config.sharing, config.uncoded).manifest
     header = budget.plan(manifest, config.file_bytes, config.recipe(), seed=0)
+    index_bytes = None
+    if config.selection == "ordered":
+        nats = budget.budget_nats(header, config.recipe())
+        index_bytes = index_room.planned_index_bytes(header, nats)
+    file_bytes = sum(parts(header, index_bytes).values())
     waves = -(-header.blocks // config.wave_blocks)
     steps = config.plain_steps + config.steps + (waves - 1) * config.refine_steps
-    return Plan(header, steps, waves)
+    return Plan(header, file_bytes, steps, waves)
 
 
 def _shapes(config: Config, dataset: Dataset) -> object:
