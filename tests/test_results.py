@@ -3,18 +3,18 @@
 import json
 import os
 import pathlib
+import subprocess
+import sys
 
-import ml_collections
 import pytest
 
 from experiments import image_files, table
 from experiments.data import load
-from experiments.evaluate import evaluate
-from experiments.settings import Config
 from mrc_jax.container import parts, unpack
 from mrc_jax.decode import decode, weights_sha256
 
-RESULTS = pathlib.Path(__file__).parents[1] / "experiments" / "results"
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "experiments" / "results"
 FOLDERS = sorted(path.parent for path in RESULTS.rglob("model.mrc"))
 
 
@@ -53,13 +53,21 @@ def test_a_committed_file_has_the_errors_of_its_report(folder: pathlib.Path) -> 
     found = [str(place) for place in places if image_files.find(data, place) is not None]
     if not found:
         pytest.skip(f"no {data} in MRC_DATA: {image_files.WANTED[data]}")
-    values = {**report["config"], "data_dir": found[0]}
-    config = Config.from_config_dict(ml_collections.ConfigDict(values))
     if load(data, found[0]).sha256 != report["data_sha256"]:
         pytest.skip(f"the data in {found[0]} are others than the report's")
+    config = f"--config=configs/sweeps/member.py:{folder / 'report.json'}"
+    command = [sys.executable, "-m", "experiments.evaluate", "--json", config]
+    command += [f"--config.data_dir={found[0]}", f"--file={folder / 'model.mrc'}"]
     for split in ("validation", "test"):
         if (wanted := report.get(f"{split}_error")) is not None:
-            measured = evaluate(config, str(folder / "model.mrc"), None, split)
-            assert isinstance(measured["error"], float) and isinstance(measured["examples"], int)
+            done = subprocess.run(
+                [*command, f"--split={split}"],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=600,
+            )
+            assert done.returncode == 0, done.stderr
+            measured = json.loads(done.stdout)
             assert abs(measured["error"] - wanted) * measured["examples"] <= 2.001
             assert measured["weights_sha256"] == report["weights_sha256"]

@@ -1,4 +1,6 @@
-"""The config of a sweep's member, as its folder has it: --config=configs/sweeps/member.py:PATH."""
+"""The config of a member of a sweep, or of any run: --config=configs/sweeps/member.py:PATH with
+the path of its member.json or report.json.
+"""
 
 import json
 import pathlib
@@ -7,5 +9,6 @@ import ml_collections
 
 
 def get_config(path: str) -> ml_collections.ConfigDict:
-    """Returns the config in a member.json."""
-    return ml_collections.ConfigDict(json.loads(pathlib.Path(path).read_text())["config"])
+    """Returns the config that is in a file."""
+    values = json.loads(pathlib.Path(path).read_text())["config"]
+    return ml_collections.ConfigDict({"data_dir": "", **values})
