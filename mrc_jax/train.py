@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mrc_jax.blocks import Partition
 from mrc_jax.budget import budget_nats, update_betas
 from mrc_jax.container import Header
 from mrc_jax.objective import block_kl_nats, coded_blocks, penalty_nats, slot_order
@@ -76,11 +77,7 @@ class Problem:
     def optimizer(self) -> optax.GradientTransformation:
         """Adam, its rate falling by a cosine until the first block is coded, then constant."""
         recipe = self.recipe
-        cosine = optax.cosine_decay_schedule(
-            recipe.learning_rate, recipe.steps, recipe.final_learning_rate / recipe.learning_rate
-        )
-        after = optax.constant_schedule(recipe.refine_learning_rate)
-        return optax.adam(optax.join_schedules([cosine, after], [recipe.steps]))
+        return _adam(recipe.learning_rate, recipe.final_learning_rate, recipe)
 
     def index_arrays(self, sharing: Any) -> dict[str, Any]:
         """The constant arrays that the compiled programs take as an argument.
@@ -90,6 +87,12 @@ class Problem:
         """
         order = jax.jit(slot_order, static_argnums=(0, 1))(self.header.partition, self.header.seed)
         return {"sharing": sharing, "order": order}
+
+
+def _adam(rate: Any, final_rate: Any, recipe: Recipe) -> optax.GradientTransformation:
+    cosine = optax.cosine_decay_schedule(rate, recipe.steps, final_rate / rate)
+    after = optax.constant_schedule(recipe.refine_learning_rate)
+    return optax.adam(optax.join_schedules([cosine, after], [recipe.steps]))
 
 
 def init_state(problem: Problem, variables: Any, key: chex.PRNGKey) -> State:
@@ -114,7 +117,8 @@ def train_step(
     """One step on one batch.
 
     Args:
-      problem, arrays: what is constant.
+      problem, arrays: what is constant; where `arrays` has a member's own `rates` or `blocks` they
+        stand for the problem's (`vmap_members`).
       state: before the step.
       batch: (inputs, targets).
       refining: whether blocks are being coded: prior scales then stay as they are.
@@ -139,15 +143,18 @@ def train_step(
             **dict(problem.net_kwargs),
         )
         loss = jnp.mean(problem.loss(outputs, batch[1]))
-        kl = block_kl_nats(params, problem.posterior.sharing, header.partition, arrays["order"])
+        kl = _kl_of_blocks(problem, params, arrays, len(state.betas))
         return loss + penalty_nats(state.betas, kl, done), (loss, kl, updated)
 
     gradient, (loss, kl, updated) = jax.grad(objective, has_aux=True)(state.params)
-    updates, opt_state = problem.optimizer.update(gradient, state.opt_state, state.params)
+    own = arrays.get("rates")
+    optimizer = problem.optimizer if own is None else _adam(own[0], own[1], problem.recipe)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params: dict[str, Any] = {**cast(dict, optax.apply_updates(state.params, updates))}
     if refining:
         params["log_prior_scale"] = state.params["log_prior_scale"]
-    live = jnp.ones(header.blocks, bool) if done is None else ~done
+    live = jnp.arange(len(state.betas)) < arrays.get("blocks", header.blocks)
+    live = live if done is None else ~done
     betas = update_betas(state.betas, kl, problem.budget_nats, problem.recipe.beta_step)
     after = dataclasses.replace(
         state,
@@ -160,6 +167,17 @@ def train_step(
     excess = jnp.max(jnp.where(live, kl, -jnp.inf)) - problem.budget_nats
     mean_kl = jnp.sum(jnp.where(live, kl, 0)) / jnp.maximum(jnp.sum(live), 1)
     return after, {"loss": loss, "kl_nats": mean_kl, "over_budget_nats": excess}
+
+
+def _kl_of_blocks(problem: Problem, params: Any, arrays: Any, size: int) -> chex.Array:
+    """KL of each block, float32[size]; zero from the number of blocks on."""
+    sharing, partition = problem.posterior.sharing, problem.header.partition
+    if "blocks" not in arrays:
+        return block_kl_nats(params, sharing, partition, arrays["order"])
+    alone = Partition(partition.entries, partition.entries)
+    kl = block_kl_nats(params, sharing, alone, arrays["order"])
+    block = jnp.arange(partition.entries, dtype=jnp.int32) % arrays["blocks"]
+    return jnp.zeros(size, kl.dtype).at[block].add(kl)
 
 
 def train_on_arrays(

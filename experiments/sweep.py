@@ -1,0 +1,155 @@
+"""Runs a sweep: a run for each combination of a grid, and a table of what they found.
+
+python -m experiments.sweep --config=configs/sweeps/digits_rate.py --workdir=out/sweep --workers=2
+
+A sweep that was stopped goes on when the same command is given again; so do members that failed.
+"""
+
+import json
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import cluster, members, table, workers
+from experiments.command import run
+from experiments.estimate import Plan, Speed, measure, plans_of, speed_key
+from experiments.members import Member
+from mrc_jax.checkpoint import lock
+from mrc_jax.errors import MrcError, UsageError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The sweep's config file.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the members' folders.")
+_WORKERS = flags.DEFINE_integer(
+    "workers", None, "Members at work at once: 1, or with --cluster all.", lower_bound=1
+)
+_CLUSTER = flags.DEFINE_enum(
+    "cluster", None, ["slurm", "local"], "Submit members as jobs through submitit."
+)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "List members, bytes and hours; run nothing.")
+_TABLE = flags.DEFINE_bool("table", False, "Make the table again from the folders; run nothing.")
+
+
+class Log:
+    """Tells of members as they start and end: one line each, with the time that is left."""
+
+    def __init__(self, todo: Sequence[Member], total: int, plans: dict[str, Plan]) -> None:
+        self._plans, self._total = plans, total
+        self._done = total - len(todo)
+        self._left = sum(plans[member.name].steps for member in todo)
+        self._spent, self._begin = 0, time.monotonic()
+        self.failed: list[str] = []
+
+    def tell(self, member: Member, event: str) -> None:
+        """Prints an event of a member: start, done, failed or stopped."""
+        text = event
+        if event == "done":
+            self._done += 1
+            self._spend(self._plans[member.name].steps)
+            report = json.loads((member.folder / "report.json").read_text())
+            text = f"done, {report['file_bytes']} bytes, {report['validation_error']:.2%} wrong"
+        elif event == "failed":
+            self._spend(self._plans[member.name].steps)
+            failure = json.loads((member.folder / "failure.json").read_text())
+            text = f"failed, exit code {failure['exit_code']}: {failure['error']}"
+            self.failed.append(f"{member.name}: exit code {failure['exit_code']}, "
+                               f"{failure['error']}")  # fmt: skip
+        left = ""
+        if self._spent and self._left and event != "start":
+            seconds = (time.monotonic() - self._begin) / self._spent * self._left
+            left = f"; about {_duration(seconds)} left"
+        print(f"[{self._done}/{self._total}] {member.name}: {text}{left}", flush=True)
+
+    def _spend(self, steps: int) -> None:
+        self._spent += steps
+        self._left -= steps
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.0f} minutes"
+
+
+def sweep(found: list[Member], workdir: pathlib.Path, start: workers.Start, count: int) -> None:
+    """Runs the members that are not done, `count` at a time, and writes the table.
+
+    Raises:
+      BusyError: another sweep works there.
+      UsageError: a member's size cannot be, or its folder holds a run of another config.
+      MrcError: members failed; the table and the error have them.
+    """
+    plans = plans_of(found)
+    with lock(workdir):
+        for member in found:
+            members.check(member)
+        for member in found:
+            members.claim(member)
+        todo = [member for member in found if member.status != "done"]
+        log, stop = Log(todo, len(found), plans), workers.Stop()
+        print(f"[{len(found) - len(todo)}/{len(found)}] members are done", flush=True)
+        workers.run_all(todo, count, start, stop, log.tell)
+        table.write(workdir)
+    if log.failed:
+        print("failed:\n  " + "\n  ".join(log.failed), flush=True)
+    if stop.signals:
+        command = f"{pathlib.Path(sys.executable).name} -m experiments.sweep"
+        print(f"stopped; go on with: {command} {' '.join(sys.argv[1:])}", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+    if log.failed:
+        raise MrcError(
+            f"{len(log.failed)} of {len(found)} members failed; the same command tries them again"
+        )
+    print(f"results.csv and results.jsonl are in {workdir}")
+
+
+def dry_run(found: list[Member], count: int) -> None:
+    """Lists the members with their bytes and estimated hours, and writes nothing."""
+    plans, speeds, left = plans_of(found), dict[object, Speed](), 0.0
+    width = max(len(member.name) for member in found)
+    print(f"{'member':{width}}  {'bytes':>9}  {'blocks':>7}  {'bits':>4}  {'hours':>7}  status")
+    for member in found:
+        key = speed_key(member.config)
+        if key not in speeds:
+            speeds[key] = measure(member.config)
+        plan, hours = plans[member.name], speeds[key].hours(plans[member.name])
+        header = plan.header
+        print(f"{member.name:{width}}  {plan.file_bytes:>9,}  {header.blocks:>7,}  "
+              f"{header.bits:>4}  {hours:>7.3f}  {member.status}")  # fmt: skip
+        left += 0.0 if member.status == "done" else hours
+    steps = ", ".join(f"{1000 * speed.step_s:.1f}" for speed in speeds.values())
+    waves = ", ".join(f"{1000 * speed.wave_s:.0f}" for speed in speeds.values())
+    print(
+        f"{left:.3f} hours for what is not done, {left / count:.3f} with {count} at a time: from\n"
+        f"{steps} ms a training step and {waves} ms a wave of blocks, measured now on this machine "
+        "by\none worker; a step of the plain network counts as much, evaluation nothing"
+    )
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    if len(argv) > 1:
+        raise UsageError(f"unknown argument {argv[1]!r}; fields are --config.base.FIELD=VALUE")
+    workdir = pathlib.Path(str(_WORKDIR.value)).absolute()
+    if _TABLE.value:
+        table.write(workdir)
+        return
+    if _CONFIG.value is None:
+        raise UsageError("--config is missing; give a file of configs/sweeps/")
+    found = members.members_of(_CONFIG.value, workdir)
+    count = _WORKERS.value or (len(found) if _CLUSTER.value else 1)
+    if _DRY_RUN.value:
+        with workers.pinned(workers.shares(count)[0]):  # before JAX counts the cores
+            dry_run(found, count)
+    elif _CLUSTER.value:
+        parameters = dict((_CONFIG.value.get("cluster") or {}).items())
+        sweep(found, workdir, cluster.starter(_CLUSTER.value, workdir, parameters), count)
+    else:
+        sweep(found, workdir, workers.starter(count), count)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["workdir"])
+    run(main)
