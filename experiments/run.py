@@ -15,7 +15,7 @@ from experiments.data import Dataset, load
 from experiments.progress import Bar
 from experiments.settings import Config, differences
 from mrc_jax import api, container
-from mrc_jax.checkpoint import Checkpoints, header_meta, lock
+from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
 from mrc_jax.compress import Progress, code_all, steps_on, train_to_budget
 from mrc_jax.errors import UsageError
 from mrc_jax.objective import block_kl_nats
@@ -87,12 +87,13 @@ class Run:
     def _after_training(self, state: State) -> None:
         """Measures the posterior mean, which coding is about to replace."""
         sharing, header = self.problem.posterior.sharing, self.problem.header
+        params = self.problem.gaussian(state.params, self.arrays)
         variables = {
-            "params": state.params,
+            "params": params,
             "sharing": self.arrays["sharing"],
             "uncoded": state.uncoded,
         }
-        kl = block_kl_nats(state.params, sharing, header.partition, self.arrays["order"])
+        kl = block_kl_nats(params, sharing, header.partition, self.arrays["order"])
         self.meta["kl_nats"] = float(jnp.sum(kl))
         self.meta["errors"]["posterior_mean"] = self._errors(_Mean(self.problem), variables)
         self._save(state)
@@ -150,7 +151,7 @@ class Run:
             sys.exit(128 + signal.SIGTERM)
 
     def _save(self, state: State) -> None:
-        plan = header_meta(self.problem.header, self.problem.posterior.sharing.manifest.data)
+        plan = plan_meta(self.problem)
         self.checkpoints.save(state, {**self.meta, **plan, "lines": self.metrics.lines})
         self._saved = time.monotonic()
 

@@ -18,11 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mrc_jax import mean_kl
 from mrc_jax.container import Header, unwritable
 from mrc_jax.encode import encode_file
 from mrc_jax.errors import BusyError, DataError
 from mrc_jax.manifest import parse
+from mrc_jax.objective import slot_order
+from mrc_jax.posterior import prior_scale
 from mrc_jax.sharing import Sharing
+from mrc_jax.train import Problem
 
 
 @contextlib.contextmanager
@@ -109,11 +113,12 @@ class Checkpoints:
         self._manager.close()
 
 
-def header_meta(header: Header, manifest_bytes: bytes) -> dict[str, Any]:
+def plan_meta(problem: Problem) -> dict[str, Any]:
     """What `encode` needs of a run's plan, as JSON."""
-    fields = ("seed", "blocks", "bits", "codebook_blocks")
+    header, fields = problem.header, ("seed", "blocks", "bits", "codebook_blocks")
     return {
-        "manifest": manifest_bytes.hex(),
+        "manifest": problem.posterior.sharing.manifest.data.hex(),
+        "budget_nats": problem.budget_nats,
         "embed": header.manifest is not None,
         "header": {name: getattr(header, name) for name in fields},
     }
@@ -143,8 +148,12 @@ def encode(path: str | os.PathLike[str]) -> bytes:
     header = Header.of(manifest, meta["embed"], **meta["header"])
     key = jax.random.wrap_key_data(jnp.asarray(state["key"]), impl="threefry2x32")
     params = {name: jnp.asarray(value) for name, value in state["params"].items()}
-    uncoded = state.get("uncoded") or {}
-    return encode_file(key, params, uncoded, Sharing(manifest, header.seed), header)
+    sharing, uncoded = Sharing(manifest, header.seed), state.get("uncoded") or {}
+    if "share_logit" in params:  # in units of the prior scales that the file will hold
+        params["log_prior_scale"] = jnp.log(prior_scale(params))
+        partition, order = header.partition, slot_order(header.partition, header.seed)
+        params = mean_kl.gaussian(params, sharing, partition, order, meta["budget_nats"])
+    return encode_file(key, params, uncoded, sharing, header)
 
 
 def _ignore_late_writes(unraisable: Any) -> None:

@@ -40,8 +40,8 @@ def problem(**settings):
     header = plan(sharing.manifest, 44, recipe, seed=3)
     made = train.Problem(Posterior(network, sharing), squared, header, recipe)
     variables = init_variables(sharing, tree, recipe.log_std_init, recipe.prior_scale_init)
-    state = train.init_state(made, variables, jax.random.key(0))
-    return made, made.index_arrays(variables["sharing"]), state
+    arrays = made.index_arrays(variables["sharing"])
+    return made, arrays, train.init_state(made, arrays, variables, jax.random.key(0))
 
 
 def runner(made):
