@@ -20,11 +20,13 @@ import jax.numpy as jnp
 
 from mrc_jax.blocks import Partition, lanes_in_use, slots_to_blocks
 from mrc_jax.errors import UsageError
+from mrc_jax.gaussian import kl_nats
 from mrc_jax.objective import in_entry_order, in_slot_order
 from mrc_jax.posterior import Parameters, log_prior_scale_of_entries
 from mrc_jax.sharing import Sharing
 
 _MOST = 0.9  # of the mean that a share allows, at the start
+_LEAST = 1e-3  # nats that count for a share at the start, so that no logarithm is of 0
 
 
 def gaussian(
@@ -52,8 +54,8 @@ def gaussian(
 def start(
     params: Parameters, sharing: Sharing, partition: Partition, order: Parameters, budget: float
 ) -> dict[str, chex.Array]:
-    """The free parameters whose means are those of a Gaussian posterior, as far as equal shares of
-    the budget allow.
+    """The free parameters that come nearest to a Gaussian posterior: shares in proportion to its
+    KL, and its means as far as these shares allow.
 
     Args: as in `gaussian`, but for params: of the posterior.
 
@@ -62,12 +64,12 @@ def start(
     """
     if not budget > 0:
         raise UsageError(f"slack_nats leaves a block {budget:.3g} nats of KL: it must have some")
-    share_logit = jnp.zeros_like(params["mean"])
+    log_scale = log_prior_scale_of_entries(params, sharing)
+    share_logit = jnp.log(kl_nats(params["mean"], params["log_variance"], log_scale) + _LEAST)
     log_kl = log_kl_nats(share_logit, partition, order, budget)
-    most = jnp.exp(log_prior_scale_of_entries(params, sharing)) * jnp.sqrt(2 * jnp.exp(log_kl))
-    share_of_most = jnp.clip(params["mean"] / most, -_MOST, _MOST)
+    part = params["mean"] * jnp.exp(-log_scale - 0.5 * log_kl) / jnp.sqrt(2.0)
     return {
-        "mean_atanh": jnp.arctanh(share_of_most),
+        "mean_atanh": jnp.arctanh(jnp.clip(part, -_MOST, _MOST)),
         "share_logit": share_logit,
         "log_prior_scale": params["log_prior_scale"],
     }

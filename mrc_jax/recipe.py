@@ -24,8 +24,8 @@ class Recipe:
       selection: 'sample' (the paper's importance sampling), 'ordered' (the same law, by
         indices that are entropy-coded where that makes the file smaller) or 'argmax' (biased).
       parameterisation: 'mean_variance' (the paper's, betas hold the KL at its budget) or 'mean_kl'
-        (see mean_kl.py: the KL is the budget by construction, so that beta_init, beta_step and
-        log_std_init say nothing).
+        (see mean_kl.py: the KL is the budget by construction, so beta_init and beta_step have no
+        effect, and log_std_init only on the shares at the start).
       codebook_bytes: a shared codebook that is larger is made again for each wave, not kept.
       steps: training steps before the first block is coded.
       refine_steps: training steps after each wave.
