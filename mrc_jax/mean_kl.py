@@ -14,6 +14,8 @@ so 2 kappa - a^2 = p^2 / 2 with p = 2 sqrt(kappa) / cosh(mean_atanh), and u is a
 the branch point of Lambert's W, at p = 0, nothing is subtracted and no square root is taken of 0.
 """
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -30,7 +32,7 @@ _LEAST = 1e-3  # nats that count for a share at the start, so that no logarithm 
 
 
 def gaussian(
-    params: Parameters, sharing: Sharing, partition: Partition, order: Parameters, budget: float
+    params: Parameters, sharing: Sharing, partition: Partition, order: Any, budget_nats: float
 ) -> dict[str, chex.Array]:
     """Mean and log-variance [entries] of the posterior, beside log_prior_scale [groups].
 
@@ -39,9 +41,9 @@ def gaussian(
       sharing: gives each entry its prior scale, in whose units mean and deviation are.
       partition: the blocks.
       order: of `slot_order`.
-      budget: KL of a block, in nats.
+      budget_nats: KL of a block.
     """
-    log_kl = log_kl_nats(params["share_logit"], partition, order, budget)
+    log_kl = log_kl_nats(params["share_logit"], partition, order, budget_nats)
     mean, log_variance = in_prior_scales(params["mean_atanh"], log_kl)
     log_scale = log_prior_scale_of_entries(params, sharing)
     return {
@@ -52,7 +54,7 @@ def gaussian(
 
 
 def start(
-    params: Parameters, sharing: Sharing, partition: Partition, order: Parameters, budget: float
+    params: Parameters, sharing: Sharing, partition: Partition, order: Any, budget_nats: float
 ) -> dict[str, chex.Array]:
     """The free parameters that come nearest to a Gaussian posterior: shares in proportion to its
     KL, and its means as far as these shares allow.
@@ -62,11 +64,13 @@ def start(
     Raises:
       UsageError: the budget is not positive.
     """
-    if not budget > 0:
-        raise UsageError(f"slack_nats leaves a block {budget:.3g} nats of KL: it must have some")
+    if not budget_nats > 0:
+        raise UsageError(
+            f"slack_nats leaves a block {budget_nats:.3g} nats of KL: it must have some"
+        )
     log_scale = log_prior_scale_of_entries(params, sharing)
     share_logit = jnp.log(kl_nats(params["mean"], params["log_variance"], log_scale) + _LEAST)
-    log_kl = log_kl_nats(share_logit, partition, order, budget)
+    log_kl = log_kl_nats(share_logit, partition, order, budget_nats)
     part = params["mean"] * jnp.exp(-log_scale - 0.5 * log_kl) / jnp.sqrt(2.0)
     return {
         "mean_atanh": jnp.arctanh(jnp.clip(part, -_MOST, _MOST)),
@@ -76,14 +80,14 @@ def start(
 
 
 def log_kl_nats(
-    share_logit: chex.Array, partition: Partition, order: Parameters, budget: float
+    share_logit: chex.Array, partition: Partition, order: Any, budget_nats: float
 ) -> chex.Array:
     """ln of each entry's KL in nats, float32[entries]: its block's budget times its share."""
     logits = slots_to_blocks(in_slot_order(share_logit, order), partition)
     in_use = lanes_in_use(partition, jnp.arange(partition.blocks, dtype=jnp.uint32))
     log_share = jax.nn.log_softmax(jnp.where(in_use, logits, -jnp.inf), axis=0)
     log_share = in_entry_order(jnp.ravel(log_share)[: partition.entries], order)
-    return log_share + jnp.log(jnp.float32(budget))
+    return log_share + jnp.log(jnp.float32(budget_nats))
 
 
 def in_prior_scales(mean_atanh: chex.Array, log_kl: chex.Array) -> tuple[chex.Array, chex.Array]:
@@ -93,10 +97,22 @@ def in_prior_scales(mean_atanh: chex.Array, log_kl: chex.Array) -> tuple[chex.Ar
       mean_atanh: artanh of the mean over the largest that the KL allows.
       log_kl: ln of the KL in nats, of the same shape.
     """
-    root = jnp.exp(0.5 * log_kl)
-    small = jnp.exp(-jnp.abs(mean_atanh))  # cosh itself overflows
-    sech = 2 * small / (1 + jnp.square(small))
-    return jnp.sqrt(2.0) * root * jnp.tanh(mean_atanh), -negative_log_ratio(2 * root * sech)
+    root, (tanh, sech) = jnp.exp(0.5 * log_kl), tanh_and_sech(mean_atanh)
+    return jnp.sqrt(2.0) * root * tanh, -negative_log_ratio(2 * root * sech)
+
+
+@jax.custom_jvp
+def tanh_and_sech(x: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """tanh and 1 / cosh; neither they nor their derivatives overflow or cancel anywhere."""
+    small = jnp.exp(-jnp.abs(x))
+    return jnp.tanh(x), 2 * small / (1 + jnp.square(small))
+
+
+@tanh_and_sech.defjvp
+def _tanh_and_sech_jvp(primals: Any, tangents: Any) -> Any:
+    tanh, sech = tanh_and_sech(*primals)
+    (tangent,) = tangents
+    return (tanh, sech), (jnp.square(sech) * tangent, -tanh * sech * tangent)
 
 
 def _series(degree: int) -> list[float]:
@@ -126,9 +142,7 @@ def negative_log_ratio(p: chex.Array) -> chex.Array:
 
 
 @negative_log_ratio.defjvp
-def _negative_log_ratio_jvp(
-    primals: tuple[chex.Array], tangents: tuple[chex.Array]
-) -> tuple[chex.Array, chex.Array]:
+def _negative_log_ratio_jvp(primals: Any, tangents: Any) -> Any:
     (p,), (tangent,) = primals, tangents
     u = negative_log_ratio(p)
     is_zero = u == 0
