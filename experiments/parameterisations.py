@@ -28,7 +28,7 @@ _OUT = flags.DEFINE_string("out", "", "The picture to write, if any.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the files of the runs' data set are.")
 ZEROED = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the decoded weights, the smallest
 _NAMES = {"mean_variance": "mean-variance", "mean_kl": "Mean-KL"}
-_AT_BUDGET = 0.1  # of the budget: how far a block may be above it where a line is not dotted
+_AT_BUDGET = 1.01  # of the budget: a block's mean KL, above which the loss is dotted
 
 
 class Finished(NamedTuple):
@@ -36,15 +36,15 @@ class Finished(NamedTuple):
 
     Attributes:
       report: report.json.
-      steps, loss, excess: of each training line of metrics.jsonl: steps done, mean loss in nats an
-        example, and the most that a block was over its budget, as a share of the budget.
+      steps, loss, kl: of each training line of metrics.jsonl: steps done, mean loss in nats an
+        example, and mean KL of a block as a share of its budget.
       errors: validation error, as a fraction, with each share of ZEROED of the weights zeroed.
     """
 
     report: dict[str, Any]
     steps: np.ndarray
     loss: np.ndarray
-    excess: np.ndarray
+    kl: np.ndarray
     errors: list[float]
 
     @property
@@ -60,7 +60,7 @@ def finished(folder: pathlib.Path, data_dir: str = "") -> Finished:
     lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
     columns = [
         np.asarray([line[name] for line in lines if line["phase"] == "train"])
-        for name in ("done", "loss", "over_budget_nats")
+        for name in ("done", "loss", "kl_nats")
     ]
     config = Config.from_config_dict(ConfigDict({**report["config"], "data_dir": data_dir}))
     dataset = load(config.data, config.data_dir)
@@ -139,9 +139,11 @@ def draw(runs: list[list[Finished]], out: pathlib.Path) -> None:
         for group in own:
             each = [100 * r.errors[0] for r in group]
             axes[1].plot([group[0].settings[1]] * len(each), each, "_", color=color)
+        axes[1].set_xticks(steps, [f"{count:,}" for count in steps])
     axes[0].set(yscale="log", xlabel="training step", ylabel="loss, nats an example")
-    axes[0].set_title("loss (dotted: blocks over budget)")
+    axes[0].set_title("loss (dotted: KL above the budget)")
     axes[1].set(xlabel="training steps", ylabel="validation error, %", xscale="log")
+    axes[1].minorticks_off()
     axes[1].set_title("decoded file")
     axes[2].set(xlabel="smallest weights zeroed, %", ylabel="validation error, %")
     axes[2].set_title("decoded file, weights zeroed")
@@ -153,7 +155,7 @@ def draw(runs: list[list[Finished]], out: pathlib.Path) -> None:
 
 def _draw_longest(loss: Any, zeroed: Any, group: list[Finished], color: str) -> None:
     steps, values = group[0].steps, np.mean([r.loss for r in group], axis=0)
-    is_over = np.max([r.excess for r in group], axis=0) > _AT_BUDGET
+    is_over = np.mean([r.kl for r in group], axis=0) > _AT_BUDGET
     rate = f"{_NAMES[group[0].settings[0]]}, rate {group[0].settings[2]:g}"
     loss.plot(steps, values, ":", color=color)
     loss.plot(steps, np.where(is_over, np.nan, values), "-", color=color, label=rate)

@@ -7,17 +7,15 @@ import subprocess
 import sys
 import time
 import types
-from typing import Any
 
 import numpy as np
 import pytest
 
 from configs import digits, smoke
-from experiments.data import load
 from experiments.record import Metrics
-from experiments.run import Run, compress
+from experiments.run import compress
 from experiments.settings import Config
-from mrc_jax.checkpoint import Checkpoints, encode, lock
+from mrc_jax.checkpoint import Checkpoints, lock
 from mrc_jax.container import parts, unpack
 from mrc_jax.errors import BusyError, UsageError
 
@@ -172,31 +170,6 @@ def test_encoding_a_checkpoint_without_data_gives_a_file_of_the_planned_size(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert out.stat().st_size == (finished / "model.mrc").stat().st_size
-
-
-def test_a_mean_kl_run_resumes_to_the_same_file_and_its_checkpoint_is_encoded(
-    tmp_path: pathlib.Path,
-) -> None:
-    values = smoke.get_config()
-    values.update(parameterisation="mean_kl", learning_rate=3e-2, steps=250, file_bytes=180)
-    config = Config.from_config_dict(values)
-    report = compress(config, tmp_path / "undisturbed")
-    assert report["kl_nats"] == pytest.approx(report["blocks"] * report["budget_nats"], rel=1e-5)
-    assert report["validation_error"] < 0.5  # chance is 0.9
-    job = Run(config, load("digits", ""), tmp_path / "disturbed")
-
-    def stop_while_coding(phase: str, unit: str, done: int, *_: Any) -> None:
-        job.stop = unit == "blocks" and done == 20
-
-    job.bar.update = stop_while_coding  # type: ignore[method-assign]
-    with pytest.raises(SystemExit):
-        job.go()
-    job.checkpoints.close()
-    assert len(encode(tmp_path / "disturbed")) == report["file_bytes"]
-    compress(config, tmp_path / "disturbed")
-    for name in ("model.mrc", "metrics.jsonl"):
-        files = [(tmp_path / d / name).read_bytes() for d in ("disturbed", "undisturbed")]
-        assert files[0] == files[1]
 
 
 def test_a_damaged_checkpoint_is_left_for_the_one_before(tmp_path: pathlib.Path) -> None:
