@@ -139,16 +139,17 @@ def draw(runs: list[list[Finished]], out: pathlib.Path) -> None:
         for group in own:
             each = [100 * r.errors[0] for r in group]
             axes[1].plot([group[0].settings[1]] * len(each), each, "_", color=color)
-        axes[1].set_xticks(steps, [f"{count:,}" for count in steps])
     axes[0].set(yscale="log", xlabel="training step", ylabel="loss, nats an example")
     axes[0].set_title("loss (dotted: KL above the budget)")
     axes[1].set(xlabel="training steps", ylabel="validation error, %", xscale="log")
+    ticks = sorted({group[0].settings[1] for group in runs})
+    axes[1].set_xticks(ticks, [f"{count:,}" for count in ticks])
     axes[1].minorticks_off()
     axes[1].set_title("decoded file")
     axes[2].set(xlabel="smallest weights zeroed, %", ylabel="validation error, %")
     axes[2].set_title("decoded file, weights zeroed")
     for one in axes[:2]:
-        one.legend()
+        one.legend(loc="upper right")
     figure.savefig(out, dpi=120)
     pyplot.close(figure)
 

@@ -58,15 +58,17 @@ def check_shares(found, wanted):
 
 
 def exact_u(p):
-    """The root u >= 0 of u - 1 + exp(-u) = p^2 / 2, by Newton's steps with 250 digits."""
-    with decimal.localcontext(decimal.Context(prec=250)):
-        if p == 0:
-            return D(0)
+    """The root u >= 0 of u - 1 + exp(-u) = p^2 / 2, by Newton's steps with 60 digits left of what
+    cancels where p is small.
+    """
+    if p == 0:
+        return D(0)
+    with decimal.localcontext(decimal.Context(prec=60 + 2 * max(0, -p.adjusted()))):
         u = p if p < 2 else p * p / 2 + 1
         for _ in range(100):
             step = (u - 1 + (-u).exp() - p * p / 2) / (1 - (-u).exp())
             u -= step
-            if abs(step) < D("1e-60") * u:
+            if abs(step) < D("1e-50") * u:
                 return u
         raise AssertionError(f"no root at p = {p}")
 
