@@ -55,6 +55,28 @@ def train_plain(
       config: plain_steps, plain_learning_rate, batch_size, steps_per_call and seed.
       on_call: called with (steps done, loss in nats).
     """
+    run, carry = plain_program(net, weights, split, config)
+    for start in range(0, config.plain_steps, config.steps_per_call):
+        stop = min(start + config.steps_per_call, config.plain_steps)
+        carry, values = run(carry, jnp.arange(start, stop))
+        mean = float(jnp.mean(values))
+        if not np.isfinite(mean):
+            raise NumericsError(
+                f"plain training: the loss is not finite by step {stop}, at learning rate "
+                f"{config.plain_learning_rate:g}: lower plain_learning_rate"
+            )
+        on_call(stop, mean)
+    return carry[0]
+
+
+def plain_program(
+    net: nn.Module, weights: Any, split: Split, config: Config
+) -> tuple[Callable[[Any, chex.Array], Any], Any]:
+    """A compiled function (carry, step numbers) -> (carry, losses) and its first carry, which
+    begins with the weights.
+
+    Args: as in `train_plain`.
+    """
     optimizer = optax.adam(
         optax.cosine_decay_schedule(config.plain_learning_rate, config.plain_steps)
     )
@@ -74,18 +96,7 @@ def train_plain(
         return (optax.apply_updates(weights, updates), opt_state, data), value
 
     run = jax.jit(lambda carry, numbers: jax.lax.scan(step, carry, numbers))
-    carry = (weights, optimizer.init(weights), data)
-    for start in range(0, config.plain_steps, config.steps_per_call):
-        stop = min(start + config.steps_per_call, config.plain_steps)
-        carry, values = run(carry, jnp.arange(start, stop))
-        mean = float(jnp.mean(values))
-        if not np.isfinite(mean):
-            raise NumericsError(
-                f"plain training: the loss is not finite by step {stop}, at learning rate "
-                f"{config.plain_learning_rate:g}: lower plain_learning_rate"
-            )
-        on_call(stop, mean)
-    return carry[0]
+    return run, (weights, optimizer.init(weights), data)
 
 
 def error(net: nn.Module, weights: Any, split: Split) -> float:

@@ -37,7 +37,7 @@ _TRAINING = {
     "budget_nats": "budget",
     "update_betas": "budget",
     "encode_blocks": "encode",
-    "encode_file": "encode",
+    "encode_file": "coded_file",
     "decode_blocks": "decode_jax",
     "decode_tree": "decode_jax",
     "Progress": "compress",

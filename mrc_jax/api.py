@@ -101,7 +101,7 @@ def prepare(
     posterior = Posterior(net, sharing, recipe.log_std_init, recipe.prior_scale_init)
     variables = init_variables(sharing, params, recipe.log_std_init, recipe.prior_scale_init)
     pairs = tuple(sorted((net_kwargs or {}).items()))
-    problem = Problem(posterior, loss, header, recipe, pairs)
+    problem = Problem(posterior, loss, header, recipe, file_bytes, pairs)
     arrays = problem.index_arrays(variables["sharing"])
     return problem, arrays, init_state(problem, arrays, variables, state_key)
 

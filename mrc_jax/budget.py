@@ -4,7 +4,7 @@ it.
 
 import math
 
-from mrc_jax import container
+from mrc_jax import container, index_room
 from mrc_jax.errors import UsageError
 from mrc_jax.manifest import Manifest
 from mrc_jax.recipe import Recipe
@@ -14,7 +14,8 @@ DEFAULT_BITS = 16
 
 
 def plan(manifest: Manifest, file_bytes: int, recipe: Recipe, seed: int) -> container.Header:
-    """The header of a file of at most `file_bytes` bytes, as near to them as whole blocks allow.
+    """The header of a file of at most `file_bytes` bytes, as near to them as whole blocks allow;
+    by their expected length where indices are ordered.
 
     Bits and block size come from the recipe where it pins them. Otherwise an index has
     DEFAULT_BITS bits, fewer where not one block of them fits and more where even blocks of one
@@ -24,26 +25,29 @@ def plan(manifest: Manifest, file_bytes: int, recipe: Recipe, seed: int) -> cont
       UsageError: no file of this network and recipe has at most (or nearly) that many bytes.
     """
     options = [recipe.bits] if recipe.bits else _by_preference()
-    headers = [_header(manifest, file_bytes, recipe, seed, bits) for bits in options]
-    fitting = [h for h in headers if h and _size(h) <= file_bytes]
+    fitting = []
+    for bits in options:
+        header = _header(manifest, file_bytes, recipe, seed, bits)
+        if header and _size(header, recipe) <= file_bytes:
+            fitting.append(header)
+            if _size(header, recipe) >= 0.97 * file_bytes:
+                return header
     if not fitting:
-        smallest = min(_size(_with(manifest, recipe, seed, b, None)) for b in options)
+        smallest = min(_size(_with(manifest, recipe, seed, b, None), recipe) for b in options)
         raise UsageError(
             f"file_bytes = {file_bytes} is too small for this network: the smallest possible file "
             f"has {smallest} bytes"
         )
-    full = [h for h in fitting if _size(h) >= 0.97 * file_bytes]
-    if full:
-        return full[0]
+    best = max(fitting, key=lambda header: _size(header, recipe))
     if recipe.block_size:
-        return max(fitting, key=_size)
-    largest = _size(_with(manifest, recipe, seed, max(options), manifest.entries))
+        return best
+    largest = _size(_with(manifest, recipe, seed, max(options), manifest.entries), recipe)
     if largest < 0.97 * file_bytes:
         raise UsageError(
             f"file_bytes = {file_bytes} is more than this network can use: the largest file "
             f"has {largest} bytes"
         )
-    return max(fitting, key=_size)
+    return best
 
 
 def budget_nats(header: container.Header, recipe: Recipe) -> float:
@@ -65,8 +69,12 @@ def _by_preference() -> list[int]:
     return [DEFAULT_BITS, *range(DEFAULT_BITS + 1, container.MAX_BITS + 1), *range(15, 0, -1)]
 
 
-def _size(header: container.Header) -> int:
-    return sum(container.parts(header).values())
+def _size(header: container.Header, recipe: Recipe) -> int:
+    """Expected, where indices are ordered."""
+    index_bytes = None
+    if recipe.selection == "ordered":
+        index_bytes = index_room.planned_index_bytes(header, budget_nats(header, recipe))
+    return sum(container.parts(header, index_bytes).values())
 
 
 def _with(
@@ -92,11 +100,13 @@ def _header(
     smallest = _with(manifest, recipe, seed, bits, None)
     if recipe.block_size:
         return smallest
-    room = file_bytes - _size(smallest) + container.parts(smallest)["indices"]
-    blocks = min(max(room * 8 // bits, 1), manifest.entries)
-    while blocks > 0:  # a few steps: only the varints of the header can take more than `smallest`'s
-        header = _with(manifest, recipe, seed, bits, blocks)
-        if _size(header) <= file_bytes:
-            return header
-        blocks -= 1
-    return None
+    room = file_bytes - sum(container.parts(smallest, 0).values())
+    least_bits = 0.7 * bits if recipe.selection == "ordered" else bits
+    fits, too_many = 0, min(max(int(room * 8 / least_bits), 1), manifest.entries) + 1
+    while too_many - fits > 1:
+        blocks = (fits + too_many) // 2
+        if _size(_with(manifest, recipe, seed, bits, blocks), recipe) <= file_bytes:
+            fits = blocks
+        else:
+            too_many = blocks
+    return _with(manifest, recipe, seed, bits, fits) if fits else None

@@ -19,8 +19,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mrc_jax import mean_kl
+from mrc_jax.coded_file import encode_file
 from mrc_jax.container import Header, unwritable
-from mrc_jax.encode import encode_file
 from mrc_jax.errors import BusyError, DataError
 from mrc_jax.manifest import parse
 from mrc_jax.objective import slot_order
@@ -121,15 +121,18 @@ def plan_meta(problem: Problem) -> dict[str, Any]:
         "budget_nats": problem.budget_nats,
         "embed": header.manifest is not None,
         "header": {name: getattr(header, name) for name in fields},
+        "selection": problem.recipe.selection,
+        "file_bytes": problem.file_bytes,
     }
 
 
-def encode(path: str | os.PathLike[str]) -> bytes:
+def encode(path: str | os.PathLike[str], selection: str | None = None) -> bytes:
     """The file of a trained posterior, all its blocks coded at once, without refining and without
     data.
 
     Args:
       path: a run's work directory, or its `checkpoints` folder.
+      selection: see Recipe; the run's own where None.
 
     Raises:
       DataError: there is no sound checkpoint of a posterior.
@@ -153,7 +156,8 @@ def encode(path: str | os.PathLike[str]) -> bytes:
         params["log_prior_scale"] = jnp.log(prior_scale(params))
         partition, order = header.partition, slot_order(header.partition, header.seed)
         params = mean_kl.gaussian(params, sharing, partition, order, meta["budget_nats"])
-    return encode_file(key, params, uncoded, sharing, header)
+    chosen, limit = selection or meta.get("selection", "sample"), meta.get("file_bytes")
+    return encode_file(key, params, uncoded, sharing, header, chosen, file_bytes=limit)
 
 
 def _ignore_late_writes(unraisable: Any) -> None:

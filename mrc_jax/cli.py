@@ -25,6 +25,7 @@ from mrc_jax.decode import (
 )
 from mrc_jax.errors import DataError, FormatError, MrcError, UsageError
 from mrc_jax.manifest import Manifest
+from mrc_jax.recipe import SELECTIONS
 
 _PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "safetensors")
 
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.choices[name].set_defaults(run=run)
         if name == "encode":
             add("checkpoint", metavar="CHECKPOINT", help="a run's work directory")
+            add("--selection", choices=SELECTIONS, help="of indices (default: the run's)")
         elif name != "env":
             add("file", metavar="FILE", help="the .mrc file")
             add("--manifest", metavar="M", help="its manifest, where it has none inside")
@@ -194,7 +196,7 @@ def _encode(args: argparse.Namespace) -> None:
 
     with warnings.catch_warnings():
         warnings.showwarning = warn
-        data = checkpoint.encode(args.checkpoint)
+        data = checkpoint.encode(args.checkpoint, args.selection)
     container.write(args.output, data)
     print(f"{args.output}: {len(data)} bytes")
 

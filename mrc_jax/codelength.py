@@ -50,6 +50,23 @@ def ordered_index_bits(kl_nats: float, bits: int, variance_nats2: float | None =
     return float(share @ bucket_bits(*best_parameters(share, bits), bits))
 
 
+def likely_variance_nats2(kl_nats: float, size: int) -> float:
+    """The variance of a block's log-weight if each of its lanes has an equal share of the
+    divergence, half of it in its mean.
+
+    Trained posteriors come near to it from below (measured, in units of 2 KL: 0.39 to 0.44 for
+    LeNet-5's blocks of 46 lanes and 22 bits, where this gives 0.48; 0.20 for blocks of 9 lanes and
+    14 bits, where it gives 0.24), so their indices are up to 1 % longer than with it.
+    """
+    share = kl_nats / size
+    low, high = math.exp(-share - 1), 1.0  # v - 1 - log v = share has its root between
+    while high - low > 1e-9:
+        v = (low + high) / 2
+        low, high = (v, high) if v - 1 - math.log(v) > share else (low, v)
+    v = low
+    return size * (share * v + (1 - v) ** 2 / 2)
+
+
 def ordered_bucket_probabilities(
     kl_nats: float, bits: int, variance_nats2: float | None = None
 ) -> np.ndarray:

@@ -15,9 +15,11 @@ import numpy as np
 
 from mrc_jax import candidates, train
 from mrc_jax.blocks import lanes_in_use, to_blocks
+from mrc_jax.coded_file import container_of, shortest
 from mrc_jax.decode import coded_vector
-from mrc_jax.encode import container_of, select_wave, shortest
+from mrc_jax.encode import select_wave
 from mrc_jax.errors import NumericsError, UsageError
+from mrc_jax.index_room import IndexRoom
 from mrc_jax.objective import block_kl_nats, coded_blocks
 from mrc_jax.posterior import Coded, log_prior_scale_of_entries, prior_scale, round_scale
 from mrc_jax.train import Problem, State
@@ -109,14 +111,20 @@ def code_all(
     """
     blocks = problem.header.blocks
     code = jax.jit(partial(code_wave, problem), donate_argnums=1)
-    done = int(jnp.sum(coded_blocks(state.coded, problem.header.partition, arrays["order"])))
+    is_coded = np.array(coded_blocks(state.coded, problem.header.partition, arrays["order"]))
+    room = IndexRoom(problem.header, problem.budget_nats, problem.file_bytes)
+    done, reach = int(np.sum(is_coded)), None
     if done == 0:
         state = freeze_scales(state)
         _check_budget(problem, arrays, state)
     for ids, kept in waves(problem, state, done):
-        state, metrics = code(arrays, state, jnp.asarray(ids), kept), {}
+        ids_in_use = ids[ids < blocks]
+        if problem.recipe.selection == "ordered":
+            reach = room.reach(np.asarray(state.indices), is_coded, len(ids_in_use))
+        state, metrics = code(arrays, state, jnp.asarray(ids), kept, reach), {}
         del kept  # or two codebooks are held while the next is made
-        done += int(np.sum(ids < blocks))
+        is_coded[ids_in_use] = True
+        done += len(ids_in_use)
         if done < blocks and problem.recipe.refine_steps:
             state, metrics = run_steps(state, problem.recipe.refine_steps, True)
         _report(problem, state, "code", done, blocks, metrics, on_call)
@@ -129,6 +137,7 @@ def code_wave(
     state: State,
     blocks: chex.Array,
     kept: chex.Array | None = None,
+    reach: chex.Array | None = None,
 ) -> State:
     """Chooses an index for each block of a wave and fixes the blocks' entries at their values.
 
@@ -138,6 +147,7 @@ def code_wave(
       blocks: uint32[wave], of one codebook if they share any; numbers from `header.blocks` on are
         left out.
       kept: the blocks' codebook, see `encode.select_wave`.
+      reach: see `selection.select`.
     """
     header, partition = problem.header, problem.header.partition
     sharing, params = problem.posterior.sharing, problem.gaussian(state.params, arrays)
@@ -161,6 +171,7 @@ def code_wave(
         bits=header.bits,
         codebook_blocks=header.codebook_blocks,
         selection=problem.recipe.selection,
+        reach=reach,
     )
     values = candidates.chosen_values(seed, blocks, index, scale, header.codebook_blocks)
     lane = jnp.arange(partition.block_size, dtype=jnp.uint32)[:, None]

@@ -1,8 +1,6 @@
-"""Codes a vector, or a trained posterior: arranges entries as blocks and chooses their indices."""
+"""Codes a vector: arranges entries as blocks and chooses their indices."""
 
-import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import chex
@@ -11,17 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mrc_jax import candidates, index_codes
+from mrc_jax import candidates
 from mrc_jax.blocks import Partition, entry_of_slot, lanes_in_use, to_blocks
-from mrc_jax.container import Container, Header, little_endian, pack
-from mrc_jax.posterior import (
-    Parameters,
-    log_prior_scale_of_entries,
-    prior_scale,
-    round_scale,
-)
+from mrc_jax.posterior import round_scale
 from mrc_jax.selection import Blocks, select
-from mrc_jax.sharing import Sharing
 
 _LANES = 1 << 21  # candidate-lanes of independent blocks worked on at a time, whatever K is
 _TILE = 16  # blocks of one product: a multiple, so that products of any width round alike
@@ -49,7 +40,8 @@ def select_wave(
       seed: uint32 scalar.
       block: uint32[blocks], the blocks' numbers.
       kept: int16[block_size, 2**bits], the codebook of `kernels.make_codebook`, or None.
-      **options: bits, codebook_blocks, selection and kernel of `encode_blocks`; axis of `select`.
+      **options: bits, codebook_blocks, selection and kernel of `encode_blocks`; axis and reach of
+        `select`.
     """
     a, c = candidates.coefficients(mean, log_variance, prior_scale)
     a, c = (jnp.where(in_use, x, 0).T for x in (a, c))
@@ -193,64 +185,3 @@ def _tiles(blocks: int, shared: int, wide: int, devices: int) -> np.ndarray:
             rows.append(row)
     rows += [np.full(wide, blocks, np.uint32)] * (-len(rows) % devices)
     return np.stack(rows)
-
-
-def encode_file(
-    key: chex.PRNGKey,
-    params: Parameters,
-    uncoded: Mapping[str, chex.Array],
-    sharing: Sharing,
-    header: Header,
-    selection: str = "sample",
-    kernel: str = "codebook",
-    mesh: jax.sharding.Mesh | None = None,
-) -> bytes:
-    """The file of a trained posterior, all blocks coded at once without refining.
-
-    Args:
-      key: private randomness.
-      params, uncoded: of the posterior.
-      sharing, header: the map and the plan that it was trained with.
-      selection: see Recipe.
-      kernel, mesh: see `encode_blocks`.
-    """
-    frozen = {**params, "log_prior_scale": jnp.log(prior_scale(params))}
-    static = ("partition", "bits", "codebook_blocks", "selection", "kernel", "mesh")
-    program = jax.jit(encode_vector, static_argnames=static)
-    indices = program(
-        key,
-        params["mean"],
-        params["log_variance"],
-        jnp.exp(log_prior_scale_of_entries(frozen, sharing)),
-        jnp.uint32(header.seed),
-        partition=header.partition,
-        bits=header.bits,
-        codebook_blocks=header.codebook_blocks,
-        selection=selection,
-        kernel=kernel,
-        mesh=mesh,
-    )
-    return shortest(container_of(indices, frozen, uncoded, sharing, header), selection)
-
-
-def container_of(
-    indices: chex.Array,
-    params: Parameters,
-    uncoded: Mapping[str, chex.Array],
-    sharing: Sharing,
-    header: Header,
-) -> Container:
-    """Chosen indices and the posterior's side information as the parts of a file."""
-    scales = np.asarray(prior_scale(params), np.float32).view(np.uint32) >> 16
-    tensors = [t for t in sharing.manifest.tensors if not t.factor]
-    stored = b"".join(little_endian(np.asarray(uncoded[t.path])) for t in tensors)
-    return Container(header, scales.astype(np.uint16), stored, np.asarray(indices))
-
-
-def shortest(container: Container, selection: str) -> bytes:
-    """The file's bytes: ordered indices are entropy-coded, unless that makes the file longer."""
-    fixed = pack(container)
-    if selection != "ordered":
-        return fixed
-    header = dataclasses.replace(container.header, index_code=index_codes.ORDERED)
-    return min(fixed, pack(dataclasses.replace(container, header=header)), key=len)

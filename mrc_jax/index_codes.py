@@ -20,16 +20,20 @@ def pack(code: int, indices: np.ndarray, bits: int, seed: int) -> bytes:
     indices = np.asarray(indices, np.uint32)
     if code == FIXED:
         return pack_fixed(indices, bits)
-    first = _offsets(len(indices), bits, seed)
-    return ordered_code.pack_ordered(indices - first & np.uint32((1 << bits) - 1), bits)
+    return ordered_code.pack_ordered(positions(indices, bits, seed), bits)
+
+
+def positions(indices: np.ndarray, bits: int, seed: int) -> np.ndarray:
+    """Where indices, uint32[blocks], stand counted from their blocks' offsets: uint32[blocks]."""
+    return indices - _offsets(len(indices), bits, seed) & np.uint32((1 << bits) - 1)
 
 
 def unpack(code: int, data: bytes, count: int, bits: int, seed: int) -> np.ndarray:
     """The inverse of `pack`: uint32[count]; raises FormatError for bytes that it does not write."""
     if code == FIXED:
         return unpack_fixed(data, count, bits)
-    positions = ordered_code.unpack_ordered(data, count, bits)
-    return positions + _offsets(count, bits, seed) & np.uint32((1 << bits) - 1)
+    found = ordered_code.unpack_ordered(data, count, bits)
+    return found + _offsets(count, bits, seed) & np.uint32((1 << bits) - 1)
 
 
 def _offsets(count: int, bits: int, seed: int) -> np.ndarray:

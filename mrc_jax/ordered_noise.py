@@ -30,6 +30,7 @@ class Noise(NamedTuple):
       low, high: float32[blocks, cuts], ln T at the ends of each cut (in the candidates' order).
       peak: float32[blocks], no log-weight is larger.
       slack: float32[blocks], of rounding.
+      reach: int32[blocks]; only positions below 2**reach may be chosen.
     """
 
     sums: chex.Array
@@ -41,10 +42,16 @@ class Noise(NamedTuple):
     high: chex.Array
     peak: chex.Array
     slack: chex.Array
+    reach: chex.Array
 
 
 def noise_of(
-    keys: chex.Array, offset: chex.Array, a: chex.Array, c: chex.Array, bits: int
+    keys: chex.Array,
+    offset: chex.Array,
+    a: chex.Array,
+    c: chex.Array,
+    bits: int,
+    reach: chex.Array,
 ) -> Noise:
     """The noise of blocks.
 
@@ -53,6 +60,7 @@ def noise_of(
       offset: int32[blocks], the candidate at position 0.
       a, c: float32[blocks, size], of `candidates.coefficients`.
       bits: log2 of the number of candidates.
+      reach: int32[blocks], at most `bits`: only positions below 2**reach may be chosen.
     """
     cut_bits = kernels.cut_bits(bits)
     cuts, cut = 1 << bits - cut_bits, 1 << cut_bits
@@ -76,10 +84,15 @@ def noise_of(
     final = _log_time(before[:, -1:] + sums[:, -1:], after[:, -1:])
     high = jnp.concatenate([final, ends[:, 1:]], axis=1)  # the first cut ends with the last run
     roll = jax.vmap(jnp.roll)
+    before_run = jnp.maximum(run[:cuts] * cut - inside[:, None], 0)  # the first of its positions
+    within = (run[:cuts] + 1) * cut - inside[:, None] <= 1 << reach[:, None]
+    within &= (run[:cuts] > 0) | (reach[:, None] == bits)  # the last positions are in the first cut
+    low = jnp.where(before_run < 1 << reach[:, None], low, jnp.inf)
+    high = jnp.where(within, high, jnp.inf)
     low, high = roll(low, start), roll(high, start)
     peak = _peak(a, c)
     slack = kernels.rounding_bound(a, c) + jnp.float32(1e-5)
-    return Noise(sums, before, after, start, inside, low, high, peak + slack, slack)
+    return Noise(sums, before, after, start, inside, low, high, peak + slack, slack, reach)
 
 
 def _peak(a: chex.Array, c: chex.Array) -> chex.Array:
@@ -101,7 +114,7 @@ def _log_time(before: chex.Array, after: chex.Array) -> chex.Array:
 def log_times_in(
     key: chex.Array, noise: Noise, cut: chex.Array, cuts: int, size: int
 ) -> chex.Array:
-    """ln T of every candidate of a cut of one block, float32[size].
+    """ln T of every candidate of a cut of one block, float32[size]; infinite beyond the reach.
 
     Args:
       key: uint32[4], the block's.
@@ -121,4 +134,6 @@ def log_times_in(
         rest = jnp.maximum(noise.sums[run] - share, 0) + noise.after[run]
         return _log_time(noise.before[run] + share, rest)
 
-    return jnp.where(in_first, times(in_first, run), times(~in_first, jnp.asarray(cuts)))
+    log_times = jnp.where(in_first, times(in_first, run), times(~in_first, jnp.asarray(cuts)))
+    position = (run * size - noise.inside + candidate.astype(jnp.int32)) % (cuts * size)
+    return jnp.where(position < 1 << noise.reach, log_times, jnp.inf)

@@ -44,6 +44,7 @@ def select(
     selection: str,
     kernel: str = "codebook",
     axis: str | None = None,
+    reach: chex.Array | None = None,
 ) -> chex.Array:
     """The chosen candidates, uint32[blocks].
 
@@ -57,10 +58,11 @@ def select(
         log-weight, which is biased.
       kernel: of `candidates.log_weights`.
       axis: the mesh axis, if any, over whose devices the candidates are divided.
+      reach: int32 scalar; 'ordered' chooses among the positions below 2**reach, all where None.
     """
     keys = jax.vmap(lambda n: _words(jax.random.fold_in(key, n)))(blocks.number)
     if selection == "ordered":
-        return _ordered(keys, blocks, bits, kernel, axis)
+        return _ordered(keys, blocks, bits, kernel, axis, reach)
     statistic = "logsumexp" if selection == "sample" else "max"
     scores = _statistics(blocks, bits, statistic, kernel, axis)
     if selection == "sample":
@@ -143,13 +145,19 @@ def _log_weights_in(blocks: Blocks, cut: chex.Array, bits: int) -> chex.Array:
 
 
 def _ordered(
-    keys: chex.Array, blocks: Blocks, bits: int, kernel: str, axis: str | None
+    keys: chex.Array,
+    blocks: Blocks,
+    bits: int,
+    kernel: str,
+    axis: str | None,
+    reach: chex.Array | None,
 ) -> chex.Array:
     """Ordered random coding: cuts are opened while one may still hold a better candidate."""
     cut_bits = kernels.cut_bits(bits)
     cuts, cut_size = 1 << bits - cut_bits, 1 << cut_bits
     offset = offsets(blocks.seed, blocks.number, bits).astype(jnp.int32)
-    noise = noise_of(keys, offset, blocks.a, blocks.c, bits)
+    reach = jnp.full_like(offset, bits if reach is None else reach)
+    noise = noise_of(keys, offset, blocks.a, blocks.c, bits, reach)
     top = _statistics(blocks, bits, "max", kernel, axis, noise)
     bound = top + noise.slack[:, None] - noise.low
 

@@ -57,6 +57,7 @@ class Problem:
       loss: of (outputs, targets).
       header: the plan of the file.
       recipe: the settings.
+      file_bytes: the limit of the whole file's size.
       net_kwargs: keyword arguments of the network in training, as a tuple of pairs.
     """
 
@@ -64,6 +65,7 @@ class Problem:
     loss: Loss
     header: Header
     recipe: Recipe
+    file_bytes: int
     net_kwargs: tuple[tuple[str, Any], ...] = ()
 
     @property

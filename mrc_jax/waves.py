@@ -26,8 +26,10 @@ def waves(
     codebook_of, codebook, kept = order // np.uint32(shared), None, None
     while done < blocks:
         count = min(wave, blocks - done)
+        if problem.recipe.selection == "ordered":  # so that the last may still make up for others
+            count = min(wave, -(-(blocks - done) // 2))
         if shared > 1:
-            count = int(np.sum(codebook_of[done : done + wave] == codebook_of[done]))
+            count = int(np.sum(codebook_of[done : done + count] == codebook_of[done]))
         if codebook != codebook_of[done]:
             codebook, kept = codebook_of[done], None  # the old one goes before the new one is made
             kept = _kept_codebook(problem, codebook)

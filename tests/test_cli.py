@@ -230,7 +230,7 @@ def test_paths_print_where_the_terminal_has_ascii_alone():
 
 def test_encode_writes_what_the_checkpoint_gives(tmp_path, capsys, monkeypatch):
     checkpoint = pytest.importorskip("mrc_jax.checkpoint")
-    monkeypatch.setattr(checkpoint, "encode", lambda path: f"the file of {path}".encode())
+    monkeypatch.setattr(checkpoint, "encode", lambda path, _: f"the file of {path}".encode())
     out = tmp_path / "model.mrc"
     assert main(["encode", "run", "-o", str(out)]) == 0
     assert out.read_bytes() == b"the file of run"

@@ -24,6 +24,7 @@ NUMPY_ONLY = {
     "description",
     "errors",
     "index_codes",
+    "index_room",
     "manifest",
     "ordered_code",
     "recipe",

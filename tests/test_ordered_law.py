@@ -106,8 +106,8 @@ def unsorted_noise(patch):
         number = cut * np.uint32(size) + jnp.arange(size, dtype=jnp.uint32)
         return jnp.log(candidates.exponential(key, number, 3))
 
-    def noise_of(keys, offset, a, c, bits):
-        noise = ordered_noise.noise_of(keys, offset, a, c, bits)
+    def noise_of(*args):
+        noise = ordered_noise.noise_of(*args)
         return noise._replace(low=jnp.full_like(noise.low, -jnp.inf))
 
     patch.setattr(selection, "log_times_in", log_times_in)

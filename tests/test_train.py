@@ -38,7 +38,7 @@ def problem(**settings):
     tree = {"w": jnp.zeros((6, 4)), "b": jnp.zeros(4)}
     sharing = make_sharing(tree, 3)
     header = plan(sharing.manifest, 44, recipe, seed=3)
-    made = train.Problem(Posterior(network, sharing), squared, header, recipe)
+    made = train.Problem(Posterior(network, sharing), squared, header, recipe, 1000)
     variables = init_variables(sharing, tree, recipe.log_std_init, recipe.prior_scale_init)
     arrays = made.index_arrays(variables["sharing"])
     return made, arrays, train.init_state(made, arrays, variables, jax.random.key(0))
