@@ -40,6 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.plain_learning_rate = 1e-3
 
     # Training of the posterior, by Adam.
+    config.parameterisation = "mean_variance"  # or 'mean_kl', which needs no betas
     config.steps = 6000  # before the first block is coded
     config.batch_size = 128  # examples of a step
     config.learning_rate = 1e-3  # at the start

@@ -87,12 +87,13 @@ class Run:
     def _after_training(self, state: State) -> None:
         """Measures the posterior mean, which coding is about to replace."""
         sharing, header = self.problem.posterior.sharing, self.problem.header
+        params = self.problem.gaussian(state.params, self.arrays)
         variables = {
-            "params": state.params,
+            "params": params,
             "sharing": self.arrays["sharing"],
             "uncoded": state.uncoded,
         }
-        kl = block_kl_nats(state.params, sharing, header.partition, self.arrays["order"])
+        kl = block_kl_nats(params, sharing, header.partition, self.arrays["order"])
         self.meta["kl_nats"] = float(jnp.sum(kl))
         self.meta["errors"]["posterior_mean"] = self._errors(_Mean(self.problem), variables)
         self._save(state)
@@ -150,9 +151,7 @@ class Run:
             sys.exit(128 + signal.SIGTERM)
 
     def _save(self, state: State) -> None:
-        problem, manifest = self.problem, self.problem.posterior.sharing.manifest.data
-        selection, file_bytes = problem.recipe.selection, problem.file_bytes
-        plan = plan_meta(problem.header, manifest, selection, file_bytes)
+        plan = plan_meta(self.problem)
         self.checkpoints.save(state, {**self.meta, **plan, "lines": self.metrics.lines})
         self._saved = time.monotonic()
 

@@ -55,6 +55,7 @@ class Config:
     uncoded: tuple[str, ...] = ()
     slack_nats: float = 0.0
     selection: str = "sample"
+    parameterisation: str = "mean_variance"
     codebook_bytes: int = 1 << 29
     wave_blocks: int = 1
     batch_size: int = 128

@@ -102,11 +102,8 @@ def prepare(
     variables = init_variables(sharing, params, recipe.log_std_init, recipe.prior_scale_init)
     pairs = tuple(sorted((net_kwargs or {}).items()))
     problem = Problem(posterior, loss, header, recipe, file_bytes, pairs)
-    return (
-        problem,
-        problem.index_arrays(variables["sharing"]),
-        init_state(problem, variables, state_key),
-    )
+    arrays = problem.index_arrays(variables["sharing"])
+    return problem, arrays, init_state(problem, arrays, variables, state_key)
 
 
 def result(problem: Problem, state: State, seconds: float) -> Compressed:

@@ -18,11 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mrc_jax import mean_kl
 from mrc_jax.coded_file import encode_file
 from mrc_jax.container import Header, unwritable
 from mrc_jax.errors import BusyError, DataError
 from mrc_jax.manifest import parse
+from mrc_jax.objective import slot_order
+from mrc_jax.posterior import prior_scale
 from mrc_jax.sharing import Sharing
+from mrc_jax.train import Problem
 
 
 @contextlib.contextmanager
@@ -109,17 +113,16 @@ class Checkpoints:
         self._manager.close()
 
 
-def plan_meta(
-    header: Header, manifest_bytes: bytes, selection: str, file_bytes: int
-) -> dict[str, Any]:
+def plan_meta(problem: Problem) -> dict[str, Any]:
     """What `encode` needs of a run's plan, as JSON."""
-    fields = ("seed", "blocks", "bits", "codebook_blocks")
+    header, fields = problem.header, ("seed", "blocks", "bits", "codebook_blocks")
     return {
-        "manifest": manifest_bytes.hex(),
+        "manifest": problem.posterior.sharing.manifest.data.hex(),
+        "budget_nats": problem.budget_nats,
         "embed": header.manifest is not None,
         "header": {name: getattr(header, name) for name in fields},
-        "selection": selection,
-        "file_bytes": file_bytes,
+        "selection": problem.recipe.selection,
+        "file_bytes": problem.file_bytes,
     }
 
 
@@ -148,10 +151,12 @@ def encode(path: str | os.PathLike[str], selection: str | None = None) -> bytes:
     header = Header.of(manifest, meta["embed"], **meta["header"])
     key = jax.random.wrap_key_data(jnp.asarray(state["key"]), impl="threefry2x32")
     params = {name: jnp.asarray(value) for name, value in state["params"].items()}
-    uncoded = state.get("uncoded") or {}
-    sharing = Sharing(manifest, header.seed)
-    chosen = selection or str(meta.get("selection", "sample"))
-    limit = meta.get("file_bytes")
+    sharing, uncoded = Sharing(manifest, header.seed), state.get("uncoded") or {}
+    if "share_logit" in params:  # in units of the prior scales that the file will hold
+        params["log_prior_scale"] = jnp.log(prior_scale(params))
+        partition, order = header.partition, slot_order(header.partition, header.seed)
+        params = mean_kl.gaussian(params, sharing, partition, order, meta["budget_nats"])
+    chosen, limit = selection or meta.get("selection", "sample"), meta.get("file_bytes")
     return encode_file(key, params, uncoded, sharing, header, chosen, file_bytes=limit)
 
 

@@ -150,7 +150,7 @@ def code_wave(
       reach: see `selection.select`.
     """
     header, partition = problem.header, problem.header.partition
-    sharing, params = problem.posterior.sharing, state.params
+    sharing, params = problem.posterior.sharing, problem.gaussian(state.params, arrays)
     seed = jnp.uint32(header.seed)
     scale = round_scale(jnp.exp(log_prior_scale_of_entries(params, sharing)))
     mean, log_variance, scale = (
@@ -205,7 +205,8 @@ def file_of(problem: Problem, state: State) -> bytes:
 
 def _check_budget(problem: Problem, arrays: Any, state: State) -> None:
     sharing, partition = problem.posterior.sharing, problem.header.partition
-    kl = np.asarray(block_kl_nats(state.params, sharing, partition, arrays["order"]))
+    params = problem.gaussian(state.params, arrays)
+    kl = np.asarray(block_kl_nats(params, sharing, partition, arrays["order"]))
     excess = float(np.mean(np.maximum(kl - problem.budget_nats, 0)))
     if not excess <= OVER_BUDGET * problem.budget_nats:
         raise NumericsError(

@@ -33,7 +33,7 @@ def block_kl_nats(
     """
     log_scale = log_prior_scale_of_entries(parameters, sharing)
     kl = kl_nats(parameters["mean"], parameters["log_variance"], log_scale)
-    return jnp.sum(slots_to_blocks(_permuted(kl, order), partition), axis=0)
+    return jnp.sum(slots_to_blocks(in_slot_order(kl, order), partition), axis=0)
 
 
 def slot_order(partition: Partition, seed: int) -> dict[str, chex.Array]:
@@ -63,18 +63,32 @@ def coded_blocks(coded: Coded, partition: Partition, order: Any) -> chex.Array:
     return to_blocks(coded.is_coded, order["entry"], partition)[0]
 
 
+def in_slot_order(values: chex.Array, order: Any) -> chex.Array:
+    """A vector over entries, [entries], by slot; its gradient gathers and does not scatter.
+
+    Args:
+      values: by entry.
+      order: of `slot_order`.
+    """
+    return _permuted(values, order["entry"], order["slot"])
+
+
+def in_entry_order(slots: chex.Array, order: Any) -> chex.Array:
+    """The inverse of `in_slot_order`."""
+    return _permuted(slots, order["slot"], order["entry"])
+
+
 @jax.custom_vjp
-def _permuted(values: chex.Array, order: Any) -> chex.Array:
-    """Entries in slot order; the gradient gathers instead of scattering."""
-    return values[order["entry"]]
+def _permuted(values: chex.Array, there: chex.Array, back: chex.Array) -> chex.Array:
+    return values[there]
 
 
-def _permuted_forward(values: chex.Array, order: Any) -> tuple[chex.Array, Any]:
-    return _permuted(values, order), order
+def _permuted_forward(values: chex.Array, there: chex.Array, back: chex.Array) -> Any:
+    return values[there], back
 
 
-def _permuted_backward(order: Any, gradient: chex.Array) -> tuple[chex.Array, None]:
-    return gradient[order["slot"]], None
+def _permuted_backward(back: chex.Array, gradient: chex.Array) -> tuple[chex.Array, None, None]:
+    return gradient[back], None, None
 
 
 _permuted.defvjp(_permuted_forward, _permuted_backward)

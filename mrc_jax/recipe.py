@@ -6,6 +6,7 @@ import math
 from mrc_jax.errors import UsageError
 
 SELECTIONS = ("sample", "ordered", "argmax")
+PARAMETERISATIONS = ("mean_variance", "mean_kl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,9 @@ class Recipe:
       slack_nats: KL of a block beyond its index's bits (the paper's t is -slack_nats).
       selection: 'sample' (the paper's importance sampling), 'ordered' (the same law, by
         indices that are entropy-coded where that makes the file smaller) or 'argmax' (biased).
+      parameterisation: 'mean_variance' (the paper's, betas hold the KL at its budget) or 'mean_kl'
+        (see mean_kl.py: the KL is the budget by construction, so beta_init and beta_step have no
+        effect, and log_std_init only on the shares at the start).
       codebook_bytes: a shared codebook that is larger is made again for each wave, not kept.
       steps: training steps before the first block is coded.
       refine_steps: training steps after each wave.
@@ -44,6 +48,7 @@ class Recipe:
     uncoded: tuple[str, ...] = ()
     slack_nats: float = 0.0
     selection: str = "sample"
+    parameterisation: str = "mean_variance"
     codebook_bytes: int = 1 << 29
     steps: int = 10_000
     refine_steps: int = 10
@@ -73,5 +78,7 @@ class Recipe:
         for name in (*positive, "beta_init", "beta_step", "prior_scale_init"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be positive and finite")
-        if self.selection not in SELECTIONS:
-            raise UsageError(f"selection = {self.selection!r}: must be one of {SELECTIONS}")
+        kinds = {"selection": SELECTIONS, "parameterisation": PARAMETERISATIONS}
+        for name, known in kinds.items():
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} = {getattr(self, name)!r}: must be one of {known}")

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mrc_jax import mean_kl
 from mrc_jax.blocks import Partition
 from mrc_jax.budget import budget_nats, update_betas
 from mrc_jax.container import Header
 from mrc_jax.objective import block_kl_nats, coded_blocks, penalty_nats, slot_order
-from mrc_jax.posterior import Coded, Posterior
+from mrc_jax.posterior import Coded, Parameters, Posterior
 from mrc_jax.recipe import Recipe
 from mrc_jax.shared_random import Stream, permute
 
@@ -30,7 +31,7 @@ class State:
     Attributes:
       step: int32, training steps done.
       key: raw private key data, uint32[...].
-      params: of the posterior.
+      params: what is trained; `Problem.gaussian` makes the posterior's of them.
       uncoded: the posterior's 'uncoded' collection.
       opt_state: of Adam.
       betas: float32[blocks].
@@ -79,6 +80,18 @@ class Problem:
         recipe = self.recipe
         return _adam(recipe.learning_rate, recipe.final_learning_rate, recipe)
 
+    def gaussian(self, params: Any, arrays: Any) -> Parameters:
+        """The posterior's mean, log_variance and log_prior_scale that trained parameters stand for.
+
+        Args:
+          params: of `State`.
+          arrays: of `index_arrays`.
+        """
+        if self.recipe.parameterisation == "mean_variance":
+            return params
+        sharing, partition = self.posterior.sharing, self.header.partition
+        return mean_kl.gaussian(params, sharing, partition, arrays["order"], self.budget_nats)
+
     def index_arrays(self, sharing: Any) -> dict[str, Any]:
         """The constant arrays that the compiled programs take as an argument.
 
@@ -95,19 +108,22 @@ def _adam(rate: Any, final_rate: Any, recipe: Recipe) -> optax.GradientTransform
     return optax.adam(optax.join_schedules([cosine, after], [recipe.steps]))
 
 
-def init_state(problem: Problem, variables: Any, key: chex.PRNGKey) -> State:
+def init_state(problem: Problem, arrays: Any, variables: Any, key: chex.PRNGKey) -> State:
     """The state before the first step, from the posterior's variables."""
-    blocks, entries = problem.header.blocks, problem.header.entries
-    params = variables["params"]
+    header, params, beta = problem.header, variables["params"], problem.recipe.beta_init
+    if problem.recipe.parameterisation == "mean_kl":
+        sharing, order = problem.posterior.sharing, arrays["order"]
+        params = mean_kl.start(params, sharing, header.partition, order, problem.budget_nats)
+        beta = 0.0  # the KL is the budget without
     return State(
         step=jnp.zeros((), jnp.int32),
         key=jax.random.bits(key, (2,), jnp.uint32),
         params=params,
         uncoded=variables.get("uncoded", {}),
         opt_state=problem.optimizer.init(params),
-        betas=jnp.full(blocks, problem.recipe.beta_init, jnp.float32),
-        coded=Coded.none(entries),
-        indices=jnp.zeros(blocks, jnp.uint32),
+        betas=jnp.full(header.blocks, beta, jnp.float32),
+        coded=Coded.none(header.entries),
+        indices=jnp.zeros(header.blocks, jnp.uint32),
     )
 
 
@@ -133,7 +149,8 @@ def train_step(
     done = coded_blocks(state.coded, header.partition, arrays["order"]) if refining else None
 
     def objective(params: Any) -> tuple[chex.Array, Any]:
-        variables = {"params": params, "sharing": arrays["sharing"], "uncoded": state.uncoded}
+        gaussian = problem.gaussian(params, arrays)
+        variables = {"params": gaussian, "sharing": arrays["sharing"], "uncoded": state.uncoded}
         outputs, updated = problem.posterior.apply(
             variables,
             batch[0],
@@ -143,7 +160,7 @@ def train_step(
             **dict(problem.net_kwargs),
         )
         loss = jnp.mean(problem.loss(outputs, batch[1]))
-        kl = _kl_of_blocks(problem, params, arrays, len(state.betas))
+        kl = _kl_of_blocks(problem, gaussian, arrays, len(state.betas))
         return loss + penalty_nats(state.betas, kl, done), (loss, kl, updated)
 
     gradient, (loss, kl, updated) = jax.grad(objective, has_aux=True)(state.params)

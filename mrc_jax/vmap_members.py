@@ -20,8 +20,6 @@ def vmap_members(problems: Sequence[Problem], arrays: Sequence[Any], data: Any) 
     the coding of their first blocks; it gives the numbers of `train_on_arrays` for each of them, up
     to rounding.
 
-    A step of eight members costs an accelerator little more than a step of one.
-
     Args:
       problems: of the members, which may differ in seeds, in file_bytes and so in the number of
         blocks, and in learning rates.
@@ -78,6 +76,10 @@ def _check(problems: Sequence[Problem]) -> None:
         for name, values in {
             "settings": [dataclasses.replace(p.recipe, **same) for p in (problem, problems[0])],
             "bits": [p.header.bits for p in (problem, problems[0])],
+            "numbers of blocks under mean_kl": [
+                p.header.blocks * (p.recipe.parameterisation == "mean_kl")
+                for p in (problem, problems[0])
+            ],
             "networks": [p.posterior.sharing.manifest for p in (problem, problems[0])],
             "keyword arguments": [p.net_kwargs for p in (problem, problems[0])],
         }.items():

@@ -1,5 +1,7 @@
 """The high-level call: its promises, and its refusals."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -61,6 +63,29 @@ def test_batches_from_an_iterable_train_too_and_one_that_ends_is_refused() -> No
             net, LOSS, iter(batches), 150, jax.random.key(0), recipe=RECIPE,
             params=net.init(jax.random.key(0), INPUTS),
         )  # fmt: skip
+
+
+def test_mean_kl_codes_in_waves_blocks_at_their_budget_and_refuses_a_budget_of_nothing() -> None:
+    recipe = dataclasses.replace(
+        RECIPE, parameterisation="mean_kl", codebook_blocks=20, wave_blocks=8, steps=300,
+        learning_rate=5e-2, final_learning_rate=2e-2, slack_nats=0.5,
+    )  # fmt: skip
+    calls: list[mrc_jax.Progress] = []
+    done = mrc_jax.compress_network(
+        NET, LOSS, (INPUTS, LABELS), 150, jax.random.key(0), recipe=recipe,
+        on_call=lambda _, progress: calls.append(progress),
+    )  # fmt: skip
+    weights = mrc_jax.tree_of(done.weights, jax.eval_shape(NET.init, jax.random.key(0), INPUTS))
+    assert (NET.apply(weights, INPUTS).argmax(1) == LABELS).mean() > 0.8
+    coding = [p for p in calls if p.phase == "code" and p.metrics]
+    assert len(coding) > 3 and coding[0].budget_nats == 8 * np.log(2) + 0.5
+    for progress in calls:
+        if progress.metrics:
+            assert progress.metrics["kl_nats"] == pytest.approx(progress.budget_nats, rel=1e-5)
+            assert abs(progress.metrics["over_budget_nats"]) < 1e-4
+    none = dataclasses.replace(recipe, slack_nats=-6.0)
+    with pytest.raises(mrc_jax.UsageError, match="slack_nats"):
+        mrc_jax.compress_network(NET, LOSS, (INPUTS, LABELS), 150, jax.random.key(0), recipe=none)
 
 
 def test_the_same_key_gives_the_same_file_and_another_key_another() -> None:

@@ -40,8 +40,8 @@ def problem(**settings):
     header = plan(sharing.manifest, 44, recipe, seed=3)
     made = train.Problem(Posterior(network, sharing), squared, header, recipe, 1000)
     variables = init_variables(sharing, tree, recipe.log_std_init, recipe.prior_scale_init)
-    state = train.init_state(made, variables, jax.random.key(0))
-    return made, made.index_arrays(variables["sharing"]), state
+    arrays = made.index_arrays(variables["sharing"])
+    return made, arrays, train.init_state(made, arrays, variables, jax.random.key(0))
 
 
 def runner(made):
@@ -50,7 +50,8 @@ def runner(made):
 
 def block_kls(made, arrays, state):
     sharing, partition = made.posterior.sharing, made.header.partition
-    return np.asarray(block_kl_nats(state.params, sharing, partition, arrays["order"]))
+    params = made.gaussian(state.params, arrays)
+    return np.asarray(block_kl_nats(params, sharing, partition, arrays["order"]))
 
 
 @pytest.mark.parametrize("slack_nats", [0.0, -2.0])
@@ -65,6 +66,34 @@ def test_betas_drive_every_block_to_its_budget(slack_nats):
     assert int(after.step) == 3000 and np.isfinite(metrics["loss"])
     free, _ = run(arrays, state.replace(betas=0 * state.betas), DATA, steps=3000)
     assert np.mean(block_kls(made, arrays, free)) > 1.5 * budget  # what betas of zero leave
+
+
+def test_mean_kl_has_every_block_at_its_budget_at_every_step_and_no_betas():
+    made, arrays, state = problem(parameterisation="mean_kl", learning_rate=0.1)
+    run, first, losses = runner(made), state.params, []
+    is_coded = arrays["order"]["slot"] % made.header.blocks < 3
+    assert set(first) == {"mean_atanh", "share_logit", "log_prior_scale"}
+    for refining in (False, True):
+        if refining:
+            coded = Coded(is_coded=is_coded, value=jnp.where(is_coded, 0.25, 0.0))
+            state = state.replace(coded=coded, opt_state=made.optimizer.init(state.params))
+        before = state.params
+        for step in range(60):
+            state, metrics = run(arrays, state, DATA, steps=1, refining=refining)
+            losses.append(float(metrics["loss"]))
+            assert metrics["kl_nats"] == pytest.approx(made.budget_nats, rel=1e-5)
+            assert abs(metrics["over_budget_nats"]) < 1e-5 * made.budget_nats
+            if step in (0, 59):
+                kl = block_kls(made, arrays, state)
+                np.testing.assert_allclose(kl, made.budget_nats, rtol=1e-5)
+        assert np.all(np.asarray(state.betas) == 0)
+        for name in ("mean_atanh", "share_logit"):
+            moved = np.asarray(state.params[name] != before[name])
+            np.testing.assert_array_equal(moved, ~is_coded if refining else True)
+    scales = state.params["log_prior_scale"]
+    np.testing.assert_array_equal(scales, before["log_prior_scale"])
+    assert np.all(scales != first["log_prior_scale"])
+    assert np.mean(losses[50:60]) < 0.8 * np.mean(losses[:10])
 
 
 def test_metrics_are_means_and_excesses_of_the_blocks_not_coded():
