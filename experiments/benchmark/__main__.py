@@ -18,12 +18,13 @@ from typing import Any
 from absl import flags
 
 from experiments import record
+from experiments.benchmark import figure
 from experiments.benchmark.measure import in_fresh_process, origin
 from experiments.command import run
 from mrc_jax.errors import UsageError
 
 _JSON = flags.DEFINE_bool("json", False, "Print one list of objects.")
-_OUT = flags.DEFINE_string("out", "", "A folder to write WHAT.json to, with commit and machine.")
+_OUT = flags.DEFINE_string("out", "", "A folder to write WHAT.json and a picture to.")
 WHAT = ("kernels", "train", "decode")
 
 
@@ -39,6 +40,9 @@ def main(argv: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         command = f"python -m experiments.benchmark {what}"
         record.write_json(folder / f"{what}.json", {"command": command, **where, "rows": rows})
+        if what == "kernels":
+            title = f"{where['device']}, {where['machine']}; labels: times the straightforward"
+            figure.draw(rows, folder / "kernels.png", title)
     if _JSON.value:
         print(json.dumps(rows, indent=1))
     else:
