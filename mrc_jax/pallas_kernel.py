@@ -17,20 +17,19 @@ from functools import partial
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu, triton
 
 from mrc_jax.shared_random import TABLE_UNIT
 
-# Of a tile of log-weights: lanes of a TPU's register, and what a GPU's matrix units fill well.
-_CANDIDATES, _BLOCKS = 128, 128
+_CANDIDATES = 128  # of a tile of log-weights: lanes of a TPU's register
+_BLOCKS = {"gpu": 64, "tpu": 128}  # of a tile, at most: bound by shared memory; lanes again
 _SMALLEST = 16  # side of a matrix on either
 
-# Each operand is within 2^-16 of the sum of its parts, and the product left out is of two numbers
-# that are each within 2^-8.
-OPERAND_ROUNDING = 3.01 * 2.0**-16
+# Relative to |a z^2| or |c z|: 2^-16 for what the parts of each operand leave of it, 2^-16 for the
+# product of the small parts (2^-8 of the operands at most), and as much for six sums, not one.
+ROUNDING = 2.0**-14
 
 
 def cut_statistics(
@@ -46,7 +45,7 @@ def cut_statistics(
     """
     blocks, size = a.shape
     rows = max(_SMALLEST, pl.next_power_of_2(size))
-    columns = max(_SMALLEST, min(_BLOCKS, pl.next_power_of_2(blocks)))
+    columns = max(_SMALLEST, min(_BLOCKS["tpu"], pl.next_power_of_2(blocks)))
     if cut < _CANDIDATES:  # each cut is a tile, of which a part is used
         padding = ((0, 0), (0, 0), (0, _CANDIDATES - cut))
         drawn = jnp.pad(drawn.reshape(size, -1, cut), padding).reshape(size, -1)
@@ -57,12 +56,15 @@ def cut_statistics(
         for part in _parts(coefficient.T)
     ]
     call = partial(_call, cut=cut, logsumexp=statistic == "logsumexp", columns=columns)
+    of_gpu = triton.CompilerParams(num_warps=8)
+    on_gpu = partial(call, columns=min(columns, _BLOCKS["gpu"]), compiler_params=of_gpu)
+    on_tpu = partial(call, compiler_params=tpu.CompilerParams())
     out = lax.platform_dependent(
         drawn,
         *operands,
-        cuda=partial(call, compiler_params=triton.CompilerParams(num_warps=8)),
-        rocm=partial(call, compiler_params=triton.CompilerParams(num_warps=8)),
-        tpu=partial(call, compiler_params=tpu.CompilerParams()),
+        cuda=on_gpu,
+        rocm=on_gpu,
+        tpu=on_tpu,
         default=partial(call, interpret=True),
     )
     return out[:, 0, :blocks].T
@@ -129,8 +131,8 @@ def _kernel(drawn_ref, *refs, cut: int, logsumexp: bool) -> None:  # pyright: ig
 def _scores(
     drawn: chex.Array, a: chex.Array, a_rest: chex.Array, c: chex.Array, c_rest: chex.Array
 ) -> chex.Array:
-    """Log-weights of a tile, float32[candidates, blocks], from int16[size, candidates] and the parts
-    of the coefficients, bfloat16[size, blocks].
+    """Log-weights of a tile, float32[candidates, blocks], from quantiles, int16[size, candidates],
+    and the parts of the coefficients, bfloat16[size, blocks].
     """
     z = drawn.astype(jnp.int32).astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
     both = ((_parts(z * z), a, a_rest), (_parts(z), c, c_rest))
@@ -156,15 +158,3 @@ def _parts(x: chex.Array) -> tuple[chex.Array, chex.Array]:
     word = lax.bitcast_convert_type(x, jnp.int32) + jnp.int32(1 << 15)
     large = lax.bitcast_convert_type(word & jnp.int32(-(1 << 16)), jnp.float32)
     return large.astype(jnp.bfloat16), (x - large).astype(jnp.bfloat16)
-
-
-def rounding_bound(a: chex.Array, c: chex.Array, largest: float) -> chex.Array:
-    """How far a log-weight of this kernel may lie from the exact one, float32[blocks].
-
-    Args:
-      a, c: float32[blocks, size].
-      largest: |z| of the table.
-    """
-    size = a.shape[1]
-    units = OPERAND_ROUNDING + 2 * (6 * size + 6) * np.finfo(np.float32).eps
-    return jnp.float32(units) * jnp.sum(jnp.abs(a) * largest**2 + jnp.abs(c) * largest, axis=1)
