@@ -1,5 +1,6 @@
 """The fused kernel, interpreted, against the reference; and that it lowers for GPUs and TPUs."""
 
+import functools
 from functools import partial
 
 import jax
@@ -17,13 +18,14 @@ SEED = 7
 QUICK = {"xla_backend_optimization_level": 0}  # halves the time of compiling
 
 
-def quantiles(size, count):
+@functools.cache
+def quantiles():
     zero = jnp.uint32(0)
-    return kernels.draw(jnp.uint32(SEED), zero, zero, count, size)
+    return np.asarray(kernels.draw(jnp.uint32(SEED), zero, zero, 1 << 12, 70))
 
 
 def coefficients(size, blocks, kl_bits=12.0):
-    return tuple(jnp.asarray(x) for x in precision.posteriors(kl_bits, size, blocks))
+    return precision.posteriors(kl_bits, size, blocks)
 
 
 def exact(drawn, a, c, cut, statistic):
@@ -40,14 +42,15 @@ def exact(drawn, a, c, cut, statistic):
 
 def units(size, kernel):
     """`kernels.rounding_bound`, relative to the sum of the terms' magnitudes."""
-    of_ones = kernels.rounding_bound(jnp.ones((1, size)), jnp.zeros((1, size)), kernel)
-    return float(of_ones[0]) / (size * candidates.LARGEST**2)
+    ones = np.ones((1, size), np.float32)
+    bound = jax.jit(kernels.rounding_bound, static_argnums=2)(ones, 0 * ones, kernel)
+    return float(bound[0]) / (size * candidates.LARGEST**2)
 
 
 def check(a, c, cut, cuts, statistic="logsumexp", tested=("codebook", "pallas")):
     """Every kernel is as far from float64 and from the reference as its bound allows."""
     size = a.shape[1]
-    drawn = quantiles(size, cut * cuts)
+    drawn = quantiles()[:size, : cut * cuts]
     found = {}
     for kernel in ("reference", *tested):
         f = partial(kernels.cut_statistics, cut=cut, statistic=statistic, kernel=kernel)
@@ -60,9 +63,8 @@ def check(a, c, cut, cuts, statistic="logsumexp", tested=("codebook", "pallas"))
         assert np.all(abs(found[kernel] - found["reference"]) <= allowed), kernel
 
 
-@settings(max_examples=8)
-@example(size=33, blocks=3, bits=18, statistic="logsumexp", cuts=2)  # a cut of four tiles
-@example(size=70, blocks=70, bits=16, statistic="max", cuts=3)
+@settings(max_examples=5)
+@example(size=70, blocks=70, bits=18, statistic="logsumexp", cuts=2)  # a cut of four tiles
 @given(
     size=st.integers(1, 70),
     blocks=st.integers(1, 70),
@@ -78,7 +80,7 @@ def test_kernels_agree_within_their_bounds(size, blocks, bits, statistic, cuts):
 @pytest.mark.parametrize("value", [0.0, candidates._BOUND])
 def test_coefficients_of_any_size_make_numbers(value):
     signs = np.random.default_rng(0).choice([-1, 0, 1], size=(2, 3, 5))
-    a, c = jnp.asarray(value * signs, jnp.float32)
+    a, c = (value * signs).astype(np.float32)
     check(a, c, cut=8, cuts=4)
     check(a, c, cut=8, cuts=4, statistic="max")
 
@@ -115,8 +117,8 @@ def test_the_check_sees_a_planted_fault(fault, monkeypatch):
 def test_every_kernel_chooses_the_index_of_the_reference(selection):
     count, bits, size = 700, 12, 20
     a, c = coefficients(size, count)
-    zero = jnp.uint32(0)
-    blocks = Blocks(a, c, jnp.arange(count, dtype=jnp.uint32), jnp.uint32(SEED), zero)
+    number = jnp.arange(count, dtype=jnp.uint32)
+    blocks = Blocks(jnp.asarray(a), jnp.asarray(c), number, jnp.uint32(SEED), jnp.uint32(0))
 
     def chosen(kernel):
         f = partial(select, bits=bits, selection=selection, kernel=kernel)
@@ -129,7 +131,6 @@ def test_every_kernel_chooses_the_index_of_the_reference(selection):
         # A choice changes where its score leads by less than b, of probability about b; twice, for
         # the cut and for the candidate.
         mean = float(2 * jnp.sum(jnp.minimum(kernels.rounding_bound(a, c, kernel), 0.5)))
-        print(selection, kernel, differ, mean)
         assert differ <= mean + 4 * mean**0.5
 
 
