@@ -48,7 +48,8 @@ def log_weights(
       a, c: float32[blocks, size], of `coefficients`; c times the blocks' signs; zero in lanes that
         are not in use.
       kernel: 'reference' adds lane by lane, which is the definition; 'codebook' makes one matrix
-        product for all blocks.
+        product for all blocks; 'pallas' is the same here: it has a kernel of its own only where
+        log-weights are reduced at once (`kernels.cut_statistics`).
     """
     if kernel == "reference" or a.shape[0] == 1:  # one block is bound by memory: no product helps
         return _lane_by_lane(drawn, a, c)

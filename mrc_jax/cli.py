@@ -214,7 +214,7 @@ def _env(args: argparse.Namespace) -> None:
         facts["devices"] = ", ".join(f"{d.platform}: {d.device_kind}" for d in jax.devices())
     except (ImportError, RuntimeError) as error:
         facts["devices"] = f"none ({' '.join(str(error).splitlines())})"
-    facts["kernel"] = "reference"
+    facts["kernels"] = "codebook (chosen), reference, pallas"
     lines = [f"{name:18}{value}" for name, value in facts.items()]
     print(json.dumps(facts, indent=1) if args.json else "\n".join(lines))
 

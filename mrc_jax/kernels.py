@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mrc_jax import candidates
+from mrc_jax import candidates, pallas_kernel
 from mrc_jax.errors import UsageError
 from mrc_jax.shared_random import quantiles
 
@@ -78,6 +78,8 @@ def cut_statistics(
       statistic: 'logsumexp' or 'max'.
       kernel: as in `candidates.log_weights`.
     """
+    if kernel == "pallas":
+        return pallas_kernel.cut_statistics(drawn, a, c, cut=cut, statistic=statistic)
     scores = candidates.log_weights(drawn, a, c, kernel)
     scores = scores.reshape(a.shape[0], -1, cut)
     top = jnp.max(scores, axis=2)
@@ -86,13 +88,15 @@ def cut_statistics(
     return top + jnp.log(jnp.sum(jnp.exp(scores - top[..., None]), axis=2))
 
 
-def rounding_bound(a: chex.Array, c: chex.Array) -> chex.Array:
-    """How far two kernels' log-weights of one candidate may lie apart, float32[blocks].
+def rounding_bound(a: chex.Array, c: chex.Array, kernel: str = "codebook") -> chex.Array:
+    """How far a kernel's log-weight of a candidate may lie from the reference's, float32[blocks].
 
     Each is within (size + 3) eps sum(|a| z^2 + |c| |z|) of the exact sum (Higham, "Accuracy and
-    stability of numerical algorithms", section 3.1), for the largest |z| of the table.
+    stability of numerical algorithms", section 3.1), for the largest |z| of the table; 'pallas'
+    rounds its operands too.
     """
     largest = candidates.LARGEST
     terms = jnp.abs(a) * largest**2 + jnp.abs(c) * largest
     units = 2 * (a.shape[1] + 3) * np.finfo(np.float32).eps
+    units += pallas_kernel.ROUNDING if kernel == "pallas" else 0
     return jnp.float32(units) * jnp.sum(terms, axis=1)

@@ -52,6 +52,7 @@ def noise_of(
     c: chex.Array,
     bits: int,
     reach: chex.Array,
+    kernel: str = "codebook",
 ) -> Noise:
     """The noise of blocks.
 
@@ -61,6 +62,7 @@ def noise_of(
       a, c: float32[blocks, size], of `candidates.coefficients`.
       bits: log2 of the number of candidates.
       reach: int32[blocks], at most `bits`: only positions below 2**reach may be chosen.
+      kernel: of `candidates.log_weights`; how far it may round.
     """
     cut_bits = kernels.cut_bits(bits)
     cuts, cut = 1 << bits - cut_bits, 1 << cut_bits
@@ -73,7 +75,7 @@ def noise_of(
         gamma = jax.random.gamma(private, jnp.maximum(shape, 1).astype(jnp.float32))
         sums = jnp.where(shape > 0, gamma, 0)
         last = candidates.exponential(key, jnp.zeros(1, jnp.uint32), 2)
-        before = jnp.concatenate([jnp.zeros(1), jnp.cumsum(sums)[:-1]])
+        before = jnp.concatenate([jnp.zeros(1, jnp.float32), jnp.cumsum(sums)[:-1]])
         after = jnp.cumsum(jnp.concatenate([last, sums[:0:-1]]))[::-1]
         return sums, before, after
 
@@ -91,7 +93,7 @@ def noise_of(
     high = jnp.where(within, high, jnp.inf)
     low, high = roll(low, start), roll(high, start)
     peak = _peak(a, c)
-    slack = kernels.rounding_bound(a, c) + jnp.float32(1e-5)
+    slack = kernels.rounding_bound(a, c, kernel) + jnp.float32(1e-5)
     return Noise(sums, before, after, start, inside, low, high, peak + slack, slack, reach)
 
 

@@ -157,7 +157,7 @@ def _ordered(
     cuts, cut_size = 1 << bits - cut_bits, 1 << cut_bits
     offset = offsets(blocks.seed, blocks.number, bits).astype(jnp.int32)
     reach = jnp.full_like(offset, bits if reach is None else reach)
-    noise = noise_of(keys, offset, blocks.a, blocks.c, bits, reach)
+    noise = noise_of(keys, offset, blocks.a, blocks.c, bits, reach, kernel)
     top = _statistics(blocks, bits, "max", kernel, axis, noise)
     bound = top + noise.slack[:, None] - noise.low
 

@@ -25,7 +25,7 @@ from mrc_jax.errors import UsageError
 
 _JSON = flags.DEFINE_bool("json", False, "Print one list of objects.")
 _OUT = flags.DEFINE_string("out", "", "A folder to write WHAT.json and a picture to.")
-WHAT = ("kernels", "train", "decode")
+WHAT = ("kernels", "train", "decode", "precision")
 
 
 def main(argv: list[str]) -> None:
