@@ -1,7 +1,7 @@
 """Compares finished runs of the posterior's parameterisations: loss against steps, error after
 coding, and error when the smallest decoded weights are set to zero. Reads validation data only.
 
-python -m experiments.parameterisations --out=docs/mean_kl.png out/mean_kl/*
+python -m experiments.parameterisations --picture=docs/mean_kl.png out/mean_kl/*
 """
 
 import json
@@ -24,7 +24,7 @@ from mrc_jax.decode import decode
 from mrc_jax.errors import UsageError
 from mrc_jax.sharing import tree_of
 
-_OUT = flags.DEFINE_string("out", "", "The picture to write, if any.")
+_OUT = flags.DEFINE_string("picture", "", "The picture to write, if any.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the files of the runs' data set are.")
 ZEROED = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the decoded weights, the smallest
 _NAMES = {"mean_variance": "mean-variance", "mean_kl": "Mean-KL"}

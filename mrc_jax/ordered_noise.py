@@ -72,7 +72,8 @@ def noise_of(
     def of_block(key: chex.Array, inside: chex.Array) -> tuple[chex.Array, ...]:
         shape = jnp.where(run == 0, cut - inside, jnp.where(run == cuts, inside, cut))
         private = jax.random.wrap_key_data(key[2:], impl="threefry2x32")
-        gamma = jax.random.gamma(private, jnp.maximum(shape, 1).astype(jnp.float32))
+        shapes = jnp.maximum(shape, 1).astype(jnp.float32)
+        gamma = jax.random.gamma(private, shapes, dtype=jnp.float32)
         sums = jnp.where(shape > 0, gamma, 0)
         last = candidates.exponential(key, jnp.zeros(1, jnp.uint32), 2)
         before = jnp.concatenate([jnp.zeros(1, jnp.float32), jnp.cumsum(sums)[:-1]])

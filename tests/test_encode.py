@@ -26,13 +26,14 @@ def posterior(entries=ENTRIES):
 
 
 @functools.cache
-def program(codebook_blocks=1):
-    return jax.jit(partial(encode.encode_blocks, **OPTIONS, codebook_blocks=codebook_blocks))
+def program(codebook_blocks=1, selection="sample"):
+    options = {**OPTIONS, "codebook_blocks": codebook_blocks, "selection": selection}
+    return jax.jit(partial(encode.encode_blocks, **options))
 
 
-def encoded(key, seed=SEED, codebook_blocks=1):
+def encoded(key, seed=SEED, codebook_blocks=1, selection="sample"):
     key, seed = jax.random.key(key), jnp.uint32(seed)
-    return program(codebook_blocks)(key, *posterior(), seed)
+    return program(codebook_blocks, selection)(key, *posterior(), seed)
 
 
 @pytest.mark.parametrize("codebook_blocks", [1, 3])
@@ -232,12 +233,12 @@ def test_any_mesh_of_devices_chooses_what_one_device_chooses():
     assert output_of(MESHES, "eight_devices").splitlines() == [expected] * 3
 
 
-@pytest.mark.parametrize("setting", ["x64"])
-def test_indices_are_the_same_under_64_bit_jax(setting):
+@pytest.mark.parametrize("selection", ["sample", "ordered"])
+def test_indices_are_the_same_under_64_bit_jax(selection):
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "from test_encode import encoded\n"
-        "print([int(i) for k in range(3) for i in encoded(k, codebook_blocks=2)])"
+        f"print([int(i) for k in range(3) for i in encoded(k, {SEED}, 2, '{selection}')])"
     )
-    expected = [int(i) for k in range(3) for i in encoded(k, codebook_blocks=2)]
-    assert output_of(code, setting) == str(expected)
+    expected = [int(i) for k in range(3) for i in encoded(k, SEED, 2, selection)]
+    assert output_of(code, "x64") == str(expected)
