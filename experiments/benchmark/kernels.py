@@ -110,7 +110,7 @@ def _spread(kernel: str, selection: str | None, D: int, bits: int) -> dict[str, 
 
 
 def _posterior(D: int, blocks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means, log-variances and prior scales, float32[blocks, D], of 0.29 bits a lane (13 at D = 45)."""
+    """Means, log-variances and prior scales, float32[blocks, D]: 0.29 bits a lane."""
     random = np.random.default_rng(0)
     scale = np.full((blocks, D), 0.3, np.float32)
     mean = (0.15 * random.standard_normal((blocks, D))).astype(np.float32)
