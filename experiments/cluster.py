@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.members import Member
-from experiments.workers import Start, environment
+from experiments.workers import Start, spawn
 from mrc_jax.errors import UsageError
 
 _STOPPED = -signal.SIGTERM
@@ -22,14 +22,7 @@ class MemberTask:
 
     def __call__(self) -> int:
         """Returns the member's exit code."""
-        with open(self.member.folder / "log.txt", "a") as log:
-            self._process = subprocess.Popen(
-                self.member.command,
-                env=environment(1),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self._process = spawn(self.member, 1)
         try:
             return self._process.wait()
         finally:

@@ -5,7 +5,6 @@ python -m experiments.sweep --config=configs/sweeps/digits_rate.py --workdir=out
 A sweep that was stopped goes on when the same command is given again; so do members that failed.
 """
 
-import json
 import pathlib
 import signal
 import sys
@@ -19,6 +18,7 @@ from experiments import cluster, members, table, workers
 from experiments.command import run
 from experiments.estimate import Plan, Speed, measure, plans_of, speed_key
 from experiments.members import Member
+from experiments.record import read_json
 from mrc_jax.checkpoint import lock
 from mrc_jax.errors import MrcError, UsageError
 
@@ -50,14 +50,14 @@ class Log:
         if event == "done":
             self._done += 1
             self._spend(self._plans[member.name].steps)
-            report = json.loads((member.folder / "report.json").read_text())
+            report = read_json(member.folder / "report.json")
             text = f"done, {report['file_bytes']} bytes, {report['validation_error']:.2%} wrong"
         elif event == "failed":
             self._spend(self._plans[member.name].steps)
-            failure = json.loads((member.folder / "failure.json").read_text())
-            text = f"failed, exit code {failure['exit_code']}: {failure['error']}"
-            self.failed.append(f"{member.name}: exit code {failure['exit_code']}, "
-                               f"{failure['error']}")  # fmt: skip
+            failure = read_json(member.folder / "failure.json")
+            exit_code, error = failure["exit_code"], failure["error"]
+            text = f"failed, exit code {exit_code}: {error}"
+            self.failed.append(f"{member.name}: exit code {exit_code}, {error}")
         left = ""
         if self._spent and self._left and event != "start":
             seconds = (time.monotonic() - self._begin) / self._spent * self._left

@@ -76,15 +76,8 @@ class Process:
     def __init__(self, member: Member, cores: Sequence[int], workers: int) -> None:
         # A process inherits its maker's cores, and XLA makes a thread for each; a session of its
         # own keeps a terminal's Ctrl-C from it.
-        with pinned(cores), open(member.folder / "log.txt", "a") as log:
-            self._process = subprocess.Popen(
-                member.command,
-                env=environment(workers),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        with pinned(cores):
+            self._process = spawn(member, workers, start_new_session=True)
 
     def poll(self) -> int | None:
         """See Job."""
@@ -117,6 +110,19 @@ def pinned(cores: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def spawn(member: Member, workers: int, start_new_session: bool = False) -> subprocess.Popen[bytes]:
+    """Starts a member's job, one of `workers` at once, with all that it says in its log.txt."""
+    with open(member.folder / "log.txt", "a") as log:
+        return subprocess.Popen(
+            member.command,
+            env=environment(workers),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=start_new_session,
+        )
 
 
 def environment(workers: int) -> dict[str, str]:

@@ -28,20 +28,23 @@ def plan(manifest: Manifest, file_bytes: int, recipe: Recipe, seed: int) -> cont
     fitting = []
     for bits in options:
         header = _header(manifest, file_bytes, recipe, seed, bits)
-        if header and _size(header, recipe) <= file_bytes:
+        if header and (size := planned_bytes(header, recipe)) <= file_bytes:
             fitting.append(header)
-            if _size(header, recipe) >= 0.97 * file_bytes:
+            if size >= 0.97 * file_bytes:
                 return header
     if not fitting:
-        smallest = min(_size(_with(manifest, recipe, seed, b, None), recipe) for b in options)
+        smallest = min(
+            planned_bytes(_with(manifest, recipe, seed, b, None), recipe) for b in options
+        )
         raise UsageError(
             f"file_bytes = {file_bytes} is too small for this network: the smallest possible file "
             f"has {smallest} bytes"
         )
-    best = max(fitting, key=lambda header: _size(header, recipe))
+    best = max(fitting, key=lambda header: planned_bytes(header, recipe))
     if recipe.block_size:
         return best
-    largest = _size(_with(manifest, recipe, seed, max(options), manifest.entries), recipe)
+    most = _with(manifest, recipe, seed, max(options), manifest.entries)
+    largest = planned_bytes(most, recipe)
     if largest < 0.97 * file_bytes:
         raise UsageError(
             f"file_bytes = {file_bytes} is more than this network can use: the largest file "
@@ -69,8 +72,8 @@ def _by_preference() -> list[int]:
     return [DEFAULT_BITS, *range(DEFAULT_BITS + 1, container.MAX_BITS + 1), *range(15, 0, -1)]
 
 
-def _size(header: container.Header, recipe: Recipe) -> int:
-    """Expected, where indices are ordered."""
+def planned_bytes(header: container.Header, recipe: Recipe) -> int:
+    """The size of the file with this header; expected, where indices are ordered."""
     index_bytes = None
     if recipe.selection == "ordered":
         index_bytes = index_room.planned_index_bytes(header, budget_nats(header, recipe))
@@ -105,7 +108,7 @@ def _header(
     fits, too_many = 0, min(max(int(room * 8 / least_bits), 1), manifest.entries) + 1
     while too_many - fits > 1:
         blocks = (fits + too_many) // 2
-        if _size(_with(manifest, recipe, seed, bits, blocks), recipe) <= file_bytes:
+        if planned_bytes(_with(manifest, recipe, seed, bits, blocks), recipe) <= file_bytes:
             fits = blocks
         else:
             too_many = blocks

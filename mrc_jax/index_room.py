@@ -6,7 +6,6 @@ them: a block then has fewer candidates, not another law of choosing among them.
 """
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,29 +18,19 @@ _FIRST_BITS = 24  # of the low bits go into the coder's first state; room for th
 _CODER_BITS = 0.0057  # an index: log2(1 + 2**-8), the range coder's loss at most
 
 
-class _Lengths(NamedTuple):
-    """Bits of an index: `costs` float64[bits + 1] of each bucket, `mean` of all."""
-
-    costs: np.ndarray
-    mean: float
+@functools.lru_cache(256)
+def _shares(kl_nats: float, size: int, reach: int) -> np.ndarray:
+    """How likely each bucket is for a position chosen among 2**reach, float64[reach + 1]."""
+    kl_nats = min(max(kl_nats, 0.01), 150.0)
+    variance = codelength.likely_variance_nats2(kl_nats, size)
+    return codelength.ordered_bucket_probabilities(kl_nats, reach, variance)
 
 
 @functools.lru_cache(256)
-def _planned(kl_nats: float, bits: int, size: int) -> _Lengths:
-    kl_nats = min(max(kl_nats, 0.01), 150.0)
-    variance = codelength.likely_variance_nats2(kl_nats, size)
-    share = codelength.ordered_bucket_probabilities(kl_nats, bits, variance)
-    costs = bucket_bits(*best_parameters(share, bits), bits) + _CODER_BITS
-    return _Lengths(costs, float(share @ costs))
-
-
-@functools.lru_cache(256)
-def _mean_bits(kl_nats: float, bits: int, size: int, reach: int) -> float:
-    """Of an index that is chosen among 2**reach positions, in the code planned for all."""
-    kl_nats = min(max(kl_nats, 0.01), 150.0)
-    variance = codelength.likely_variance_nats2(kl_nats, size)
-    share = codelength.ordered_bucket_probabilities(kl_nats, reach, variance)
-    return float(share @ _planned(kl_nats, bits, size).costs[: reach + 1])
+def _costs(kl_nats: float, size: int, bits: int) -> np.ndarray:
+    """Bits of an index in each bucket, in the code planned for all: float64[bits + 1]."""
+    parameters = best_parameters(_shares(kl_nats, size, bits), bits)
+    return bucket_bits(*parameters, bits) + _CODER_BITS
 
 
 def planned_index_bytes(header: Header, kl_nats: float) -> int:
@@ -52,7 +41,8 @@ def planned_index_bytes(header: Header, kl_nats: float) -> int:
       kl_nats: divergence that a block will have.
     """
     fixed = index_codes.fixed_bytes(header.blocks, header.bits)
-    mean = _planned(kl_nats, header.bits, header.partition.block_size).mean
+    size = header.partition.block_size
+    mean = float(_shares(kl_nats, size, header.bits) @ _costs(kl_nats, size, header.bits))
     return min(fixed, int(np.ceil((_OVERHEAD_BITS + header.blocks * mean) / 8)))
 
 
@@ -77,7 +67,8 @@ class IndexRoom:
         header = self._header
         if not self._is_needed:
             return header.bits
-        costs = _planned(self._kl, header.bits, header.partition.block_size).costs
+        size = header.partition.block_size
+        costs = _costs(self._kl, size, header.bits)
         positions = index_codes.positions(indices, header.bits, header.seed)[is_coded]
         buckets = np.frexp(positions.astype(np.float64))[1]
         low_bits = np.sum(np.maximum(buckets - 1, 0))
@@ -85,10 +76,7 @@ class IndexRoom:
         left = header.blocks - int(np.sum(is_coded))
         for reach in range(header.bits, 0, -1):
             worst = wave * costs[reach] + (left - wave) * costs[0]
-            if worst <= room and left * self._mean(reach) <= room:
+            mean = float(_shares(self._kl, size, reach) @ costs[: reach + 1])
+            if worst <= room and left * mean <= room:
                 return reach
         return 0
-
-    def _mean(self, reach: int) -> float:
-        header = self._header
-        return _mean_bits(self._kl, header.bits, header.partition.block_size, reach)

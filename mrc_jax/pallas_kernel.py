@@ -8,8 +8,8 @@ variable, and only then a candidate inside (`selection`), so the noise is a few 
 Operands. z, z^2 and the coefficients are each the sum of two bfloat16 numbers, and of the four
 products of parts that of the two small ones is left out: three bfloat16 passes, added in float32.
 It is the cheapest way whose law is within 1e-3 of the reference's in total variation (2.3e-4 at
-most; experiments/benchmark/precision.py): two passes are 1e-2 away, one of TF32 up to 2e-2, and
-float32 operands would leave a GPU's matrix units unused.
+most; experiments/benchmark/precision.py): two passes are up to 1e-2 away, one of TF32 up to 2e-2,
+and float32 operands would leave a GPU's matrix units unused.
 """
 
 from functools import partial

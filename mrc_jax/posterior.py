@@ -3,16 +3,17 @@ its parameters.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mrc_jax import sharing as sharing_lib
 from mrc_jax.errors import UsageError
+from mrc_jax.shared_random import stored
 from mrc_jax.sharing import Sharing
 
 Parameters = Mapping[str, chex.Array]  # mean, log_variance: [entries]; log_prior_scale: [groups]
@@ -156,20 +157,12 @@ def sample_entries(
 
 
 def _stored_normal(key: chex.PRNGKey, shape: tuple[int, ...]) -> chex.Array:
-    """Standard normals, in memory: inside a loop XLA's CPU backend draws each again for every
-    parameter that shares its entry, a fifth of a step. A loop of one turn, which XLA cannot
-    foresee, prevents it.
+    """Standard normals, in memory: or XLA on a CPU draws one for every parameter that shares its
+    entry, a fifth of a step.
     """
-
-    def draw(key: chex.PRNGKey) -> chex.Array:
-        return jax.random.normal(key, shape, jnp.float32)
-
-    def once(key: chex.PRNGKey) -> chex.Array:
-        word = jax.random.key_data(key).ravel()[0]
-        turns = jnp.minimum(word | np.uint32(1), 1).astype(jnp.int32)
-        return jax.lax.fori_loop(0, turns, lambda *_: draw(key), jnp.zeros(shape, jnp.float32))
-
-    return jax.lax.platform_dependent(key, cpu=once, default=draw)
+    word = jax.random.key_data(key).ravel()[0]
+    draw = partial(jax.random.normal, shape=shape, dtype=jnp.float32)
+    return stored(draw, word, jnp.zeros(shape, jnp.float32), key)
 
 
 def prior_scale(parameters: Parameters) -> chex.Array:

@@ -9,6 +9,7 @@ import enum
 import functools
 import hashlib
 import importlib.resources
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -70,23 +71,33 @@ def threefry(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Ar
 
 
 def _stored_threefry(key: tuple[Array, Array], counter: tuple[Array, Array]) -> Any:
-    """`threefry` in JAX, its words in memory: or XLA computes a call for each of its four lanes.
+    """`threefry` in JAX, its words in memory: or XLA computes a call for each of its four lanes."""
+    anything = key[0] ^ key[1] ^ counter[0] ^ counter[1]  # of the words' shape and axes
+    return stored(threefry, key[1], (anything, anything), key, counter)
+
+
+def stored(compute: Callable[..., Any], word: Array, like: Any, *arguments: Any) -> Any:
+    """compute(*arguments) in JAX, kept in memory: XLA does not compute it for each reader anew.
 
     On a CPU no barrier holds inside of loops; a loop of one turn, which XLA cannot foresee, does.
+
+    Args:
+      compute: without a gradient.
+      word: uint32[...], any that is not known when the program is compiled.
+      like: what has the shapes, dtypes and device axes of the result.
+      *arguments: pytrees of arrays.
     """
     import jax
     import jax.numpy as jnp
 
-    def once(key: Any, counter: Any) -> Any:
-        turns = jnp.minimum(jnp.max(key[1] | np.uint32(1)), 1).astype(jnp.int32)
-        anything = key[0] ^ key[1] ^ counter[0] ^ counter[1]  # of the words' shape and axes
-        start = (anything, anything)
-        return jax.lax.fori_loop(0, turns, lambda _, words: threefry(key, counter), start)
+    def once(word: Any, like: Any, *arguments: Any) -> Any:
+        turns = jnp.minimum(jnp.max(word | np.uint32(1)), 1).astype(jnp.int32)
+        return jax.lax.fori_loop(0, turns, lambda *_: compute(*arguments), like)
 
-    def barrier(key: Any, counter: Any) -> Any:
-        return jax.lax.optimization_barrier(threefry(key, counter))
+    def barrier(word: Any, like: Any, *arguments: Any) -> Any:
+        return jax.lax.optimization_barrier(compute(*arguments))
 
-    return jax.lax.platform_dependent(key, counter, cpu=once, default=barrier)
+    return jax.lax.platform_dependent(word, like, *arguments, cpu=once, default=barrier)
 
 
 def stream_key(seed: Array, stream: Stream) -> tuple[Array, Array]:

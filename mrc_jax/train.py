@@ -182,8 +182,8 @@ def train_step(
         betas=jnp.where(live, betas, state.betas),
     )
     excess = jnp.max(jnp.where(live, kl, -jnp.inf)) - problem.budget_nats
-    mean_kl = jnp.sum(jnp.where(live, kl, 0)) / jnp.maximum(jnp.sum(live), 1)
-    return after, {"loss": loss, "kl_nats": mean_kl, "over_budget_nats": excess}
+    mean = jnp.sum(jnp.where(live, kl, 0)) / jnp.maximum(jnp.sum(live), 1)
+    return after, {"loss": loss, "kl_nats": mean, "over_budget_nats": excess}
 
 
 def _kl_of_blocks(problem: Problem, params: Any, arrays: Any, size: int) -> chex.Array:
