@@ -9,6 +9,7 @@ import itertools
 import json
 import pathlib
 from collections import defaultdict
+from statistics import fmean
 from typing import Any
 
 from absl import flags
@@ -44,7 +45,7 @@ class Point:
     @property
     def mean(self) -> float:
         """Over seeds."""
-        return sum(self.errors) / len(self.errors)
+        return fmean(self.errors)
 
 
 def published(data: str, model: str) -> dict[str, list[Point]]:
@@ -76,7 +77,7 @@ def curves(reports: list[dict[str, Any]], error: str) -> dict[str, list[Point]]:
         points[label][report["config"]["file_bytes"]].append(report)
     return {
         label: [
-            Point(_mean([r["file_bytes"] for r in same]), tuple(100 * r[error] for r in same))
+            Point(fmean([r["file_bytes"] for r in same]), tuple(100 * r[error] for r in same))
             for _, same in sorted(sizes.items())
         ]
         for label, sizes in points.items()
@@ -120,7 +121,7 @@ def draw(
 
     split = "test" if all("test_error" in r for r in reports) else "validation"
     figure, axes = pyplot.subplots(figsize=(7.0, 4.2), layout="constrained")
-    plain = 100 * _mean([r[f"plain_{split}_error"] for r in reports])
+    plain = 100 * fmean([r[f"plain_{split}_error"] for r in reports])
     dense = 4 * reports[0]["parameters"]
     axes.axhline(plain, color="0.5", linestyle="--", label=f"plain network, {dense:,} B")
     coded = curves(reports, f"{split}_error")
@@ -186,10 +187,6 @@ def _log_axes(axes: Any, points: list[Point]) -> None:
     axes.set_xlim(min(sizes) / 1.3, max(sizes) * 1.6)
     axes.set_xlabel("bytes of the whole file")
     axes.set_ylabel("error, %")
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def main(argv: list[str]) -> None:
