@@ -12,6 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Data: 'digits' (in the repository), or 'mnist' or 'cifar10' from the files in data_dir.
     config.data = "digits"
     config.data_dir = ""
+    config.distorted_copies = 0  # of the training images, to train on beside them
 
     # The network: 'mlp' with the widths of its hidden layers, or 'lenet5' (hidden is empty).
     config.model = "mlp"
@@ -38,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Training of the uncompressed network, which the report compares with.
     config.plain_steps = 2000
     config.plain_learning_rate = 1e-3
+    config.distil = False  # whether its outputs, not the labels, are the posterior's targets
 
     # Training of the posterior, by Adam.
     config.parameterisation = "mean_variance"  # or 'mean_kl', which needs no betas

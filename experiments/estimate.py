@@ -12,9 +12,9 @@ from experiments import networks
 from experiments.data import Dataset, load
 from experiments.members import Member
 from experiments.settings import Config
-from mrc_jax import api, budget, index_room
+from mrc_jax import api, budget
 from mrc_jax.compress import code_wave, steps_on
-from mrc_jax.container import Header, parts
+from mrc_jax.container import Header
 from mrc_jax.errors import UsageError
 from mrc_jax.sharing import make_sharing
 from mrc_jax.waves import waves
@@ -27,6 +27,7 @@ _SAME_PROGRAM = {
     "refine_learning_rate": 1.0, "beta_init": 1.0, "beta_step": 1.0, "slack_nats": 0.0,
     "log_std_init": 0.0, "prior_scale_init": 1.0, "steps_per_call": 1, "checkpoint_every_s": 1.0,
     "report_test": False, "tensorboard": False, "embed_manifest": False,
+    "distorted_copies": 0, "distil": False,
 }  # fmt: skip
 
 
@@ -119,14 +120,12 @@ def _plan(config: Config) -> Plan:
     dataset = _load(config.data, config.data_dir)
     manifest = make_sharing(_shapes(config, dataset), 0, config.sharing, config.uncoded).manifest
     header = budget.plan(manifest, config.file_bytes, config.recipe(), seed=0)
-    index_bytes = None
-    if config.selection == "ordered":
-        nats = budget.budget_nats(header, config.recipe())
-        index_bytes = index_room.planned_index_bytes(header, nats)
-    file_bytes = sum(parts(header, index_bytes).values())
     waves = -(-header.blocks // config.wave_blocks)
     steps = config.plain_steps + config.steps + (waves - 1) * config.refine_steps
-    return Plan(header, file_bytes, steps, waves)
+    if config.distil:  # a third of a step's work for each example
+        examples = (1 + config.distorted_copies) * len(dataset.train.labels)
+        steps += examples // (3 * config.batch_size)
+    return Plan(header, budget.planned_bytes(header, config.recipe()), steps, waves)
 
 
 def _shapes(config: Config, dataset: Dataset) -> object:

@@ -110,7 +110,7 @@ def check(member: Member) -> None:
         found = record.read_json(path)
         found = found if file == "config.json" else found["config"]
         found = {k: v for k, v in found.items() if k not in ("data_dir", "data_sha256")}
-        if fields := differences(found, wanted):
+        if fields := differences(Config.with_defaults(found), wanted):
             raise UsageError(
                 f"{path} is of a run with other values of {', '.join(fields)}; give another "
                 "--workdir, or the same sweep"

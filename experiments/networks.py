@@ -35,9 +35,16 @@ def initial_weights(net: nn.Module, dataset: Dataset, seed: int) -> Any:
     return net.init(jax.random.key(seed), jnp.asarray(dataset.train.inputs[:1]))
 
 
-def loss(logits: chex.Array, labels: chex.Array) -> chex.Array:
-    """Negative log-likelihood of each example in nats, float32[batch]."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+def loss(logits: chex.Array, targets: chex.Array) -> chex.Array:
+    """Negative log-likelihood of each example in nats, float32[batch].
+
+    Args:
+      logits: float32[batch, classes].
+      targets: classes, int32[batch], or their probabilities, float32[batch, classes].
+    """
+    if targets.ndim == logits.ndim:
+        return optax.softmax_cross_entropy(logits, targets)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
 
 
 def train_plain(
@@ -107,6 +114,19 @@ def error(net: nn.Module, weights: Any, split: Split) -> float:
         predicted = _predict(net, weights, jnp.asarray(split.inputs[part]))
         wrong += int(np.sum(np.asarray(predicted) != split.labels[part]))
     return wrong / len(split.labels)
+
+
+def probabilities(net: nn.Module, weights: Any, inputs: np.ndarray) -> np.ndarray:
+    """Of the classes, float32[examples, classes], as the network sees them."""
+    parts = range(0, len(inputs), _EVALUATION_BATCH)
+    return np.concatenate(
+        [_probabilities(net, weights, inputs[i : i + _EVALUATION_BATCH]) for i in parts]
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(net: nn.Module, weights: Any, inputs: chex.Array) -> chex.Array:
+    return jax.nn.softmax(_logits(net, weights, inputs))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import networks, record
-from experiments.data import Dataset, load
+from experiments import distort, networks, record
+from experiments.data import Dataset, Split, load
 from experiments.progress import Bar
 from experiments.settings import Config, differences
 from mrc_jax import api, container
@@ -50,10 +50,14 @@ class Run:
 
     def go(self) -> dict[str, Any]:
         """Runs to the end and returns the report."""
-        plain = self._plain()
-        run_steps = steps_on(
-            self.problem, self.arrays, (self.dataset.train.inputs, self.dataset.train.labels)
+        examples = distort.with_copies(
+            self.dataset.train, self.config.distorted_copies, self.config.seed
         )
+        plain = self._plain(examples)
+        targets: Any = examples.labels
+        if self.config.distil:
+            targets = networks.probabilities(self.net, plain, examples.inputs)
+        run_steps = steps_on(self.problem, self.arrays, (examples.inputs, targets))
         state = train_to_budget(self.problem, self.state, run_steps, self._on_call)
         if "posterior_mean" not in self.meta["errors"]:
             self._after_training(state)
@@ -62,7 +66,7 @@ class Run:
         self._spend("code")
         return self._finish(state, plain)
 
-    def _plain(self) -> Any:
+    def _plain(self, examples: Split) -> Any:
         """The plain network's weights, trained or from their checkpoint."""
         checkpoints = Checkpoints(self.workdir / "plain")
         restored = checkpoints.restore(self.start)
@@ -73,7 +77,7 @@ class Run:
             weights = networks.train_plain(
                 self.net,
                 self.start,
-                self.dataset.train,
+                examples,
                 self.config,
                 lambda done, loss: self.bar.update(
                     "plain network", "steps", done, total, f"loss {loss:.4f}"
@@ -184,7 +188,8 @@ def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     with lock(workdir):
         record_path = workdir / "config.json"
         if record_path.exists():
-            fields = differences(record.read_json(record_path), wanted)
+            found = Config.with_defaults(record.read_json(record_path))
+            fields = differences(found, wanted)
             if fields:
                 raise UsageError(
                     f"{workdir} holds a run with other values of {', '.join(fields)}; give another "

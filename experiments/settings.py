@@ -25,8 +25,10 @@ class Config:
       name: of the experiment, for plots.
       file_bytes: the size promised for the whole file.
       data, data_dir: which data set, and where its files are.
+      distorted_copies: of the training images, by `experiments.distort`.
       model, hidden: the network, and the widths of an mlp's hidden layers.
       plain_steps, plain_learning_rate: training of the uncompressed network.
+      distil: whether its outputs are the targets of the posterior's training, in place of labels.
       seed: of everything random.
       checkpoint_every_s: seconds between checkpoints.
       report_test: whether the report reads the test set.
@@ -41,8 +43,10 @@ class Config:
     steps: int
     refine_steps: int
     data_dir: str = ""
+    distorted_copies: int = 0
     hidden: tuple[int, ...] = ()
     plain_learning_rate: float = 1e-3
+    distil: bool = False
     seed: int = 0
     checkpoint_every_s: float = 60.0
     report_test: bool = False
@@ -80,6 +84,8 @@ class Config:
         for name in ("file_bytes", "plain_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.distorted_copies < 0:
+            raise UsageError(f"distorted_copies = {self.distorted_copies}: must be at least 0")
         if any(width < 1 for width in self.hidden):
             raise UsageError(f"hidden = {self.hidden}: widths must be at least 1")
         if self.hidden and self.model != "mlp":
@@ -127,6 +133,13 @@ class Config:
         values = dataclasses.asdict(self)
         del values["data_dir"]
         return json.loads(json.dumps(values))
+
+    @classmethod
+    def with_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The `as_dict` of an older version, with the fields that have been added since."""
+        fields = (f for f in dataclasses.fields(cls) if f.name != "data_dir")
+        known = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+        return {**json.loads(json.dumps(known)), **values}
 
     @property
     def config_hash(self) -> str:
