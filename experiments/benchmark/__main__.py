@@ -1,11 +1,13 @@
-"""Speed and memory on this machine: of the candidate kernels, a training step, the decoder.
+"""Speed and memory on this machine: of the candidate kernels, a training step, the decoder;
+and what the precision of the kernels' product does to the law of the coder.
 
 python -m experiments.benchmark kernels
 python -m experiments.benchmark train --json
 python -m experiments.benchmark decode
-python -m experiments.benchmark kernels --out=experiments/results/benchmarks
+python -m experiments.benchmark all --out=experiments/results/benchmarks
 
-Some minutes for `kernels`, each of whose rows is measured in a process of its own.
+Some minutes for `kernels`, each of whose rows is measured in a process of its own. `all` measures
+everything and writes docs/benchmarks.md again; `document` writes it from the files in --out.
 """
 
 import importlib
@@ -18,23 +20,36 @@ from typing import Any
 from absl import flags
 
 from experiments import record
-from experiments.benchmark import figure
+from experiments.benchmark import figure, tables
 from experiments.benchmark.measure import in_fresh_process, origin
 from experiments.command import run
+from mrc_jax import container
 from mrc_jax.errors import UsageError
 
 _JSON = flags.DEFINE_bool("json", False, "Print one list of objects.")
 _OUT = flags.DEFINE_string("out", "", "A folder to write WHAT.json and a picture to.")
 WHAT = ("kernels", "train", "decode", "precision")
+_ALSO = ("all", "document")
 
 
 def main(argv: list[str]) -> None:
     """The command."""
-    if len(argv) != 2 or argv[1] not in WHAT:
-        raise UsageError(f"say what to measure: one of {', '.join(WHAT)}")
+    if len(argv) != 2 or argv[1] not in WHAT + _ALSO:
+        raise UsageError(f"say what to measure: one of {', '.join(WHAT + _ALSO)}")
     what = argv[1]
+    if what in _ALSO and not _OUT.value:
+        raise UsageError(f"{what} needs a folder: give --out")
+    for one in WHAT if what == "all" else (what,):
+        if one in WHAT:
+            _measure(one)
+    if what in _ALSO:
+        _document(pathlib.Path(_OUT.value))
+
+
+def _measure(what: str) -> None:
     where = in_fresh_process(origin)
-    rows = _told(importlib.import_module(f"experiments.benchmark.{what}").rows())
+    print(told(where), file=sys.stderr if _JSON.value else sys.stdout)
+    rows = _counted(what, importlib.import_module(f"experiments.benchmark.{what}").rows())
     if _OUT.value:
         folder = pathlib.Path(_OUT.value)
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,35 +58,29 @@ def main(argv: list[str]) -> None:
         if what == "kernels":
             title = f"{where['device']}, {where['machine']}; labels: times the straightforward"
             figure.draw(rows, folder / "kernels.png", title)
-    if _JSON.value:
-        print(json.dumps(rows, indent=1))
-    else:
-        print(f"{where['device']}, {where['machine']}, jax {where['versions']['jax']}")
-        print(table(rows))
+    print(json.dumps(rows, indent=1) if _JSON.value else tables.table(what, rows))
 
 
-def _told(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def told(where: dict[str, Any]) -> str:
+    """Machine and commit in a line."""
+    machine = f"{where['processor']}, {where['machine']}, {where['device']}"
+    commit = where["commit"][:7] + "+" * where["commit"].endswith("+")
+    return f"{machine}; jax {where['versions']['jax']}; commit {commit}"
+
+
+def _document(folder: pathlib.Path) -> None:
+    found = {what: record.read_json(folder / f"{what}.json") for what in WHAT}
+    rows = {what: one["rows"] for what, one in found.items()}
+    text = tables.document(rows, {what: told(one) for what, one in found.items()})
+    container.write(tables.DOCUMENT, text.encode())
+
+
+def _counted(what: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for row in rows:
         out.append(row)
-        print(f"\r{len(out)} rows measured", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        print(f"{what}: {len(out)} rows measured", file=sys.stderr, flush=True)
     return out
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as text; a column for each field that any row has."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [names, *([_text(row.get(name)) for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    padded = ([c.rjust(w) for c, w in zip(line, widths, strict=True)] for line in cells)
-    return "\n".join("  ".join(line) for line in padded)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

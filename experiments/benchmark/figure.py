@@ -17,11 +17,11 @@ def draw(rows: list[dict[str, Any]], out: pathlib.Path, title: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shapes = list(dict.fromkeys((r["D"], r["K"], r["blocks"]) for r in rows if "D" in r))
-    figure, grid = pyplot.subplots(2, 2, figsize=(10, 6), layout="constrained", sharex=True)
+    shapes = list(dict.fromkeys((r["D"], r["K"], r["blocks"]) for r in rows if r["D"]))
+    figure, grid = pyplot.subplots(2, 2, figsize=(10, 7), layout="constrained")
     for axes, shape in zip(grid.flat, shapes, strict=True):
-        own = [r for r in rows if (r.get("D"), r.get("K"), r.get("blocks")) == shape]
-        names = [_name(row) for row in own]
+        own = [r for r in rows if (r["D"], r["K"], r["blocks"]) == shape]
+        names = [name_of(row) for row in own]
         speeds = [row["candidate_lanes_per_s"] for row in own]
         colours = [_COLOURS.get(row["kernel"], "tab:green") for row in own]
         axes.barh(names, speeds, color=colours)
@@ -29,7 +29,7 @@ def draw(rows: list[dict[str, Any]], out: pathlib.Path, title: str) -> None:
             ratio = f" {row['ratio_to_straightforward']:,.0f}x"
             axes.text(row["candidate_lanes_per_s"], place, ratio, va="center", fontsize=8)
         axes.set_xscale("log")
-        axes.set_xlim(1e7, 2e11)
+        axes.set_xlim(min(speeds) / 4, 10 * max(speeds))
         axes.invert_yaxis()
         D, K, blocks = shape
         what = "block" if blocks == 1 else "blocks"
@@ -44,7 +44,11 @@ def draw(rows: list[dict[str, Any]], out: pathlib.Path, title: str) -> None:
 _COLOURS = {"straightforward": "0.6", "limit": "tab:orange", "reference": "tab:blue"}
 
 
-def _name(row: dict[str, Any]) -> str:
+def name_of(row: dict[str, Any]) -> str:
+    """What the row measures, in the picture and in tables."""
     if row["selection"] is None or row["kernel"] == "straightforward":
         return row["kernel"]
-    return f"{row['kernel']}, {row['selection']}, {'warm' if row['warm'] else 'cold'}"
+    cold = "cold"
+    if row["cold_shared_by"] not in (None, row["blocks"]):
+        cold += f" / {row['cold_shared_by']}"
+    return f"{row['kernel']}, {row['selection']}, {'warm' if row['warm'] else cold}"

@@ -17,7 +17,9 @@ SHAPES = ((32, 16, 64), (45, 20, 1), (45, 20, 64), (64, 24, 1))  # D, log2 K, bl
 SHARED_BY = 100  # blocks of a codebook, over which one block's cold time is spread
 KEPT_BYTES = 1 << 29  # Recipe.codebook_bytes
 _TIMED_BLOCKS = 2  # of the straightforward encoder; the time of more is scaled
-_LIMIT_BITS = (12, 13, 14, 15, 16)  # log2 of the candidates of a chunk; the fastest is the limit
+_TIMED_BITS = 20  # log2 of its candidates on a CPU: 16 GiB at 2^24; likewise
+_LIMIT_BITS = {"cpu": (12, 13, 14, 15, 16)}  # log2 of a chunk; the fastest is the limit
+_LIMIT_BITS_ELSEWHERE = (14, 16, 18, 20)
 _OPERAND_BITS = 20  # log2 of the candidates whose operands the limit holds at most
 
 
@@ -34,28 +36,35 @@ def straightforward(
 
 def rows() -> Iterator[dict[str, Any]]:
     """All measurements, each as soon as it is made; see `row`."""
+    accelerated = ["pallas"] * in_fresh_process(_is_accelerator)
     for D, bits, blocks in SHAPES:
         shape = {"D": D, "K": 1 << bits, "blocks": blocks}
-        base = in_fresh_process(row, "straightforward", "sample", False, D, bits, blocks)
-        limit = in_fresh_process(row, "limit", None, True, D, bits, blocks)
+        base = in_fresh_process(row, "straightforward", "sample", 1, D, bits, blocks)
+        limit = in_fresh_process(row, "limit", None, None, D, bits, blocks)
         found = [base, limit]
-        for kernel, selection, warm in _variants(D, bits, blocks):
-            found.append(in_fresh_process(row, kernel, selection, warm, D, bits, blocks))
+        for kernel, selection, shared_by in _variants(accelerated, D, bits, blocks):
+            found.append(in_fresh_process(row, kernel, selection, shared_by, D, bits, blocks))
         for one in found:
             speed = one["candidate_lanes_per_s"]
             one["ratio_to_straightforward"] = speed / base["candidate_lanes_per_s"]
             one["ratio_to_matmul"] = speed / limit["candidate_lanes_per_s"]
             yield {**one, **shape}
-    yield in_fresh_process(matrix_peak)
+    yield from in_fresh_process(matrix_peak)
 
 
-def _variants(D: int, bits: int, blocks: int) -> Iterator[tuple[str, str, bool]]:
-    yield "reference", "sample", False
-    for kernel in ["codebook"] + ["pallas"] * in_fresh_process(_is_accelerator):
+def _variants(
+    accelerated: list[str], D: int, bits: int, blocks: int
+) -> Iterator[tuple[str, str, int | None]]:
+    """Kernel, selection and shared_by of the rows of `row`."""
+    if blocks > 1:  # one block's codebook kernel is the reference
+        yield "reference", "sample", blocks
+    for kernel in ["codebook", *accelerated]:
         for selection in ("sample", "ordered"):
-            yield kernel, selection, False
+            yield kernel, selection, blocks
             if 2 * D << bits <= KEPT_BYTES:
-                yield kernel, selection, True
+                if blocks == 1:
+                    yield kernel, selection, SHARED_BY
+                yield kernel, selection, None
 
 
 def _is_accelerator() -> bool:
@@ -63,72 +72,97 @@ def _is_accelerator() -> bool:
 
 
 def row(
-    kernel: str, selection: str | None, warm: bool, D: int, bits: int, blocks: int
+    kernel: str, selection: str | None, shared_by: int | None, D: int, bits: int, blocks: int
 ) -> dict[str, Any]:
     """One measurement: its names, candidate_lanes_per_s, seconds (of all blocks) and peak_bytes.
 
     Args:
       kernel: of `candidates.log_weights`, or 'straightforward' or 'limit'.
       selection: of `selection.select`; None for the limit.
-      warm: whether the codebook is made before, and kept. Cold time of one block is that of
-        making a codebook, spread over the SHARED_BY blocks that share it, and of the block.
+      shared_by: blocks over which the time of making the codebook is spread, those coded together
+        or SHARED_BY; None: it is made before, and kept ('warm').
       D, bits, blocks: the shape.
     """
-    makers = {"straightforward": _straightforward_call, "limit": _limit_call}
-    if kernel in makers:
-        call, scale = makers[kernel](D, bits, blocks)
+    if shared_by not in (None, blocks):
+        return _spread(kernel, selection, shared_by, D, bits)
+    scale = 1.0
+    if kernel == "straightforward":
+        call, scale = _straightforward_call(D, bits, blocks)
+    elif kernel == "limit":
+        call = _limit_call(D, bits, blocks)
     else:
-        call, scale = _select_call(kernel, selection or "sample", warm, D, bits, blocks), 1
-    if kernel not in makers and not warm and blocks == 1 and 2 * D << bits <= KEPT_BYTES:
-        return _spread(kernel, selection, D, bits)
+        call = _select_call(kernel, selection or "sample", shared_by is None, D, bits, blocks)
     time, peak = seconds_and_peak(call)
-    return _row(kernel, selection, warm, time * scale, D << bits, blocks, peak)
+    return _row(kernel, selection, shared_by, time * scale, (D << bits) * blocks, peak)
 
 
 def _row(
-    kernel: str, selection: str | None, warm: bool, time: float, lanes: int, blocks: int, peak: int
+    kernel: str,
+    selection: str | None,
+    shared_by: int | None,
+    time: float,
+    lanes: int,
+    peak: int,
 ) -> dict[str, Any]:
     return {
         "kernel": kernel,
         "selection": selection,
-        "warm": warm,
+        "warm": shared_by is None,
+        "cold_shared_by": shared_by,
         "seconds": time,
-        "candidate_lanes_per_s": blocks * lanes / time,
+        "candidate_lanes_per_s": lanes / time,
         "peak_bytes": peak,
     }
 
 
-def _spread(kernel: str, selection: str | None, D: int, bits: int) -> dict[str, Any]:
+def _spread(
+    kernel: str, selection: str | None, shared_by: int, D: int, bits: int
+) -> dict[str, Any]:
     """Cold, for one block of the many that share a kept codebook."""
     make = jax.jit(kernels.make_codebook, static_argnames=("size", "bits"))
     call = partial(make, jnp.uint32(1), jnp.uint32(0), size=D, bits=bits)
     making, peak = seconds_and_peak(call)
     warm = seconds(_select_call(kernel, selection or "sample", True, D, bits, 1))
-    time = making / SHARED_BY + warm
-    out = _row(kernel, selection, False, time, D << bits, 1, peak)
-    return {**out, "codebook_seconds": making, "cold_shared_by": SHARED_BY}
+    out = _row(kernel, selection, shared_by, making / shared_by + warm, D << bits, peak)
+    return {**out, "codebook_seconds": making}
 
 
-def _posterior(D: int, blocks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means, log-variances and prior scales, float32[blocks, D]: 0.29 bits a lane."""
-    random = np.random.default_rng(0)
+def _posterior(D: int, bits: int, blocks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means, log-variances and prior scales, float32[blocks, D], of blocks whose KL is `bits` bits
+    on average, half of it in the means: what training leaves, and ordered selection feels.
+    """
+    half = bits * np.log(2) / (2 * D)
+    low, high = 1e-6, 1.0  # of q's standard deviation over p's
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _kl_of_width(middle) > half else (low, middle)
     scale = np.full((blocks, D), 0.3, np.float32)
-    mean = (0.15 * random.standard_normal((blocks, D))).astype(np.float32)
-    return mean, np.full((blocks, D), -3.0, np.float32), scale
+    noise = np.random.default_rng(0).standard_normal((blocks, D))
+    mean = (scale * np.sqrt(2 * half) * noise).astype(np.float32)
+    return mean, np.full((blocks, D), 2 * np.log(0.3 * low), np.float32), scale
+
+
+def _kl_of_width(width: float) -> float:
+    """Nats between Gaussians of one mean whose standard deviations have this ratio."""
+    return -np.log(width) + (width**2 - 1) / 2
 
 
 def _straightforward_call(D: int, bits: int, blocks: int) -> tuple[Callable[[], Any], float]:
+    """A call that codes some of the blocks, by some of the candidates, and what its time is to be
+    multiplied by.
+    """
     timed = min(blocks, _TIMED_BLOCKS)
-    arrays = [jnp.asarray(x) for x in _posterior(D, timed)]
+    fewer = min(bits, _TIMED_BITS) if jax.default_backend() == "cpu" else bits
+    arrays = [jnp.asarray(x) for x in _posterior(D, bits, timed)]
     keys = jax.random.split(jax.random.key(0), timed)
-    program = jax.jit(jax.vmap(partial(straightforward, K=1 << bits)))
-    return lambda: program(keys, *arrays), blocks / timed
+    program = jax.jit(jax.vmap(partial(straightforward, K=1 << fewer)))
+    return lambda: program(keys, *arrays), blocks / timed * 2 ** (bits - fewer)
 
 
 def _select_call(
     kernel: str, selection: str, warm: bool, D: int, bits: int, blocks: int
 ) -> Callable[[], Any]:
-    mean, log_variance, scale = _posterior(D, blocks)
+    mean, log_variance, scale = _posterior(D, bits, blocks)
     precision = np.exp(-log_variance)
     a, c = 0.5 * (1 - scale**2 * precision), scale * mean * precision
     number = jnp.arange(blocks, dtype=jnp.uint32)
@@ -142,14 +176,14 @@ def _select_call(
     return lambda: program(jax.random.key(0), given)
 
 
-def _limit_call(D: int, bits: int, blocks: int) -> tuple[Callable[[], Any], float]:
+def _limit_call(D: int, bits: int, blocks: int) -> Callable[[], Any]:
     """[K, 2D] x [2D, blocks] in float32, reduced to a maximum a block, chunk by chunk."""
     held = min(bits, _OPERAND_BITS)
     random = np.random.default_rng(0)
     operand = jnp.asarray(random.standard_normal((2 * D, 1 << held), np.float32))
     other = jnp.asarray(random.standard_normal((blocks, 2 * D), np.float32))
 
-    def best(operand: jax.Array, other: jax.Array, chunk: int) -> jax.Array:
+    def best(operand: jax.Array, other: jax.Array, chunk: int, count: int) -> jax.Array:
         def step(best: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
             start = i % ((1 << held) // chunk) * chunk
             part = lax.dynamic_slice(operand, (0, start), (2 * D, chunk))
@@ -157,22 +191,27 @@ def _limit_call(D: int, bits: int, blocks: int) -> tuple[Callable[[], Any], floa
             return jnp.maximum(best, jnp.max(scores, axis=1)), None
 
         start = jnp.full(blocks, -jnp.inf)
-        return lax.scan(step, start, jnp.arange((1 << bits) // chunk))[0]
+        return lax.scan(step, start, jnp.arange(count // chunk))[0]
 
-    program = jax.jit(best, static_argnames="chunk")
-    chunks = [1 << b for b in _LIMIT_BITS if b <= bits]
-    fastest = min(chunks, key=lambda n: seconds(lambda: program(operand, other, n), 2))
-    return lambda: program(operand, other, fastest), 1
+    program = jax.jit(best, static_argnames=("chunk", "count"))
+    tried = _LIMIT_BITS.get(jax.default_backend(), _LIMIT_BITS_ELSEWHERE)
+    chunks = [1 << b for b in tried if b < bits] or [1 << bits]
+    fastest = min(chunks, key=lambda n: seconds(lambda: program(operand, other, n, 1 << held), 3))
+    return lambda: program(operand, other, fastest, 1 << bits)
 
 
-def matrix_peak() -> dict[str, Any]:
-    """Floating-point operations a second of one large float32 product, and in bfloat16 too on an
-    accelerator.
+def matrix_peak() -> list[dict[str, Any]]:
+    """Rows of one large square product: in float32, the kernels' type, and in bfloat16 too on an
+    accelerator. A candidate-lane is two multiplications and two additions of it.
     """
     size = 2048 if jax.default_backend() == "cpu" else 8192
     types = [jnp.float32] if jax.default_backend() == "cpu" else [jnp.float32, jnp.bfloat16]
-    out: dict[str, Any] = {"kernel": "matrix peak"}
+    program, out = jax.jit(partial(jnp.dot, precision=lax.Precision.HIGHEST)), []
     for kind in types:
         x = jnp.ones((size, size), kind)
-        out[f"{x.dtype}_flop_per_s"] = 2 * size**3 / seconds(partial(jax.jit(jnp.dot), x, x))
+        time, peak = seconds_and_peak(partial(program, x, x))
+        lanes = size**3 // 2
+        row = _row(f"matrix peak, {x.dtype}", None, None, time, lanes, peak)
+        nothing = dict.fromkeys(("D", "K", "blocks", "ratio_to_straightforward", "ratio_to_matmul"))
+        out.append({**row, **nothing, "flop_per_s": 2 * size**3 / time})
     return out

@@ -1,8 +1,12 @@
 """Times and peak memory of a call, each in a process of its own."""
 
 import concurrent.futures
+import contextlib
+import ctypes
 import multiprocessing
-import resource
+import pathlib
+import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -40,24 +44,42 @@ def seconds_and_peak(call: Callable[[], Any]) -> tuple[float, int]:
     import jax
 
     device = jax.devices()[0]
-    before = _resident_bytes() if device.platform == "cpu" else _of_device(device, "bytes_in_use")
-    median = seconds(call)
-    if device.platform == "cpu":
-        return median, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    return median, _of_device(device, "peak_bytes_in_use") - before
+    if device.platform != "cpu":
+        before = _of_device(device, "bytes_in_use")
+        return seconds(call), _of_device(device, "peak_bytes_in_use") - before
+    _forget_peak()
+    before = _status_bytes("VmRSS")
+    return seconds(call), max(0, _status_bytes("VmHWM") - before)
 
 
 def _of_device(device: Any, name: str) -> int:
     return (device.memory_stats() or {}).get(name, 0)
 
 
-def _resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+def _forget_peak() -> None:
+    """Starts a new peak, and gives back freed memory, which a call could else use unseen."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # the GNU C library's
+    if trim is not None:
+        trim(0)
+    with contextlib.suppress(OSError):  # where it is not allowed earlier peaks count too
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status_bytes(name: str) -> int:
+    """A size in /proc/self/status; unlike getrusage's it is not that of the parent process."""
+    found = re.search(rf"{name}:\s*(\d+) kB", pathlib.Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) << 10
 
 
 def origin() -> dict[str, Any]:
     """Commit, versions and device, for `in_fresh_process`: the caller leaves the device alone."""
     from experiments import record
 
-    return record.origin()
+    return {**record.origin(), "processor": _processor()}
+
+
+def _processor() -> str:
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return found[1] if found else platform.processor()

@@ -16,32 +16,39 @@ from experiments.data import Dataset, Split
 from experiments.settings import Config
 from mrc_jax import api
 from mrc_jax.compress import steps_on
+from mrc_jax.objective import block_kl_nats, penalty_nats
+from mrc_jax.posterior import sample_entries
+from mrc_jax.sharing import expand
+from mrc_jax.train import Problem, State
 
 BATCH_SIZE = 128
 _STEPS, _REPETITIONS = 20, 7  # of a call; calls of each kind, in turns
 
 
 def rows() -> list[dict[str, Any]]:
-    """Milliseconds of a step of each kind, and their ratio; images are random."""
+    """Seconds of a step of each kind, with their ratio, and of what the variational step does
+    beyond the plain one; images are random.
+    """
     config = Config.from_config_dict(mnist_lenet5.get_config())
     config = dataclasses.replace(config, batch_size=BATCH_SIZE)
-    plain, variational = _calls(config)
-    times: dict[str, list[float]] = {"plain": [], "variational": []}
+    calls = _calls(config)
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(_REPETITIONS + 1):
-        for name, call in (("plain", plain), ("variational", variational)):
+        for name, call in calls.items():
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)
     found = {n: statistics.median(t[1:]) / _STEPS for n, t in times.items()}  # the first compiles
-    ratio = found["variational"] / found["plain"]
     return [
-        {"step": n, "batch_size": BATCH_SIZE, "seconds": s, "ratio": ratio if n != "plain" else 1.0}
+        {"step": n, "batch_size": BATCH_SIZE, "seconds": s, "ratio": s / found["plain"]}
         for n, s in found.items()
     ]
 
 
-def _calls(config: Config) -> tuple[Callable[[], None], Callable[[], None]]:
-    """What runs _STEPS steps of the plain network, and of the posterior, and waits for them."""
+def _calls(config: Config) -> dict[str, Callable[[], Any]]:
+    """What runs _STEPS steps of the plain network, of the posterior, and of each part that the
+    posterior adds, and waits for them.
+    """
     dataset = _random_images()
     net = networks.network(config, dataset)
     weights = networks.initial_weights(net, dataset, config.seed)
@@ -49,6 +56,7 @@ def _calls(config: Config) -> tuple[Callable[[], None], Callable[[], None]]:
     key, recipe = jax.random.key(config.seed), config.recipe()
     loss, size = networks.loss, config.file_bytes
     problem, arrays, state = api.prepare(net, weights, loss, size, key, recipe)
+    parts = _parts(problem, arrays, jax.tree.map(jnp.copy, state))  # a step's call takes its state
     run_steps = steps_on(problem, arrays, (dataset.train.inputs, dataset.train.labels))
 
     def plain() -> None:
@@ -61,7 +69,41 @@ def _calls(config: Config) -> tuple[Callable[[], None], Callable[[], None]]:
         state, metrics = run_steps(state, _STEPS, False)
         jax.block_until_ready(metrics)
 
-    return plain, variational
+    return {"plain": plain, "variational": variational, **parts}
+
+
+def _parts(problem: Problem, arrays: Any, state: State) -> dict[str, Callable[[], Any]]:
+    """Each part alone, with its gradient, as often as in _STEPS steps."""
+    sharing, partition = problem.posterior.sharing, problem.header.partition
+
+    def noise(params: Any, number: jax.Array) -> Any:
+        key = jax.random.fold_in(jax.random.key(1), number)
+        return {**params, "mean": sample_entries(params, key)}
+
+    def shared(params: Any, _: jax.Array) -> Any:
+        tree, back = jax.vjp(lambda x: expand(sharing, arrays["sharing"], x, []), params["mean"])
+        return {**params, "mean": back(tree)[0]}
+
+    def kl(params: Any, _: jax.Array) -> Any:
+        def penalty(params: Any) -> jax.Array:
+            blocks = block_kl_nats(params, sharing, partition, arrays["order"])
+            return penalty_nats(state.betas, blocks)
+
+        return jax.tree.map(jnp.subtract, params, jax.grad(penalty)(params))
+
+    parts = {"noise alone": noise, "sharing alone": shared, "KL alone": kl}
+    return {name: _repeated(part, state.params) for name, part in parts.items()}
+
+
+def _repeated(part: Callable[[Any, jax.Array], Any], params: Any) -> Callable[[], Any]:
+    def step(params: Any, number: jax.Array) -> tuple[Any, None]:
+        return part(params, number), None
+
+    def run(params: Any) -> Any:
+        return jax.lax.scan(step, params, jnp.arange(_STEPS))[0]
+
+    program = jax.jit(run)
+    return lambda: jax.block_until_ready(program(params))
 
 
 def _random_images() -> Dataset:
