@@ -41,7 +41,7 @@ demo: $(STAMP)  ## Compress a small network in minutes and check its file
 
 # Lint comes first, so that the last line printed is the summary of the tests.
 test: lint  ## Lint, type check and all tests but the slow ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(STAMP)  ## The slow tests; DATA=DIR gives them the real data sets
 	MRC_DATA='$(if $(DATA),$(abspath $(DATA)))' $(BIN)/python -m pytest -m slow --timeout=7200
