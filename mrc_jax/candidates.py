@@ -12,6 +12,7 @@ import numpy as np
 
 from mrc_jax.shared_random import TABLE_UNIT, Stream, quantiles, sign_bits, threefry
 
+KERNELS = ("reference", "codebook", "pallas")
 LARGEST = 17_715 / TABLE_UNIT  # |z| of the table
 _BOUND = 1e30  # of coefficients: sums of them times z^2 stay finite
 

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from mrc_jax import candidates, kernels
+from mrc_jax.errors import UsageError
 from mrc_jax.ordered_noise import Noise, log_times_in, noise_of
+from mrc_jax.recipe import SELECTIONS
 from mrc_jax.shared_random import offsets
 
 
@@ -59,7 +61,16 @@ def select(
       kernel: of `candidates.log_weights`.
       axis: the mesh axis, if any, over whose devices the candidates are divided.
       reach: int32 scalar; 'ordered' chooses among the positions below 2**reach, all where None.
+
+    Raises:
+      UsageError: no such selection or kernel.
     """
+    for name, value, known in (
+        ("selection", selection, SELECTIONS),
+        ("kernel", kernel, candidates.KERNELS),
+    ):
+        if value not in known:
+            raise UsageError(f"{name} = {value!r}: must be one of {', '.join(known)}")
     keys = jax.vmap(lambda n: _words(jax.random.fold_in(key, n)))(blocks.number)
     if selection == "ordered":
         return _ordered(keys, blocks, bits, kernel, axis, reach)

@@ -13,6 +13,7 @@ from fresh_process import output_of
 
 from mrc_jax import candidates, encode, kernels
 from mrc_jax.decode_jax import decode_blocks
+from mrc_jax.errors import UsageError
 
 BITS, SIZE, ENTRIES = 10, 3, 31
 OPTIONS = {"bits": BITS, "block_size": SIZE}
@@ -130,6 +131,15 @@ def test_encoding_and_decoding_compile_once_and_move_nothing():
     assert one._cache_size() == 1 and back._cache_size() == 1
     np.testing.assert_array_equal(decoded[0], values)
     np.testing.assert_array_equal(others[2], encoded(2))
+
+
+@pytest.mark.parametrize("name, value", [("kernel", "palas"), ("selection", "sampled")])
+@pytest.mark.parametrize("codebook_blocks", [1, 4])
+def test_an_unknown_kernel_or_selection_is_refused_by_name(codebook_blocks, name, value):
+    *arguments, scale = posterior()
+    options = {**OPTIONS, "codebook_blocks": codebook_blocks, name: value}
+    with pytest.raises(UsageError, match=rf"{name} = '{value}': must be one of"):
+        encode.encode_blocks(jax.random.key(0), *arguments, scale, jnp.uint32(SEED), **options)
 
 
 def test_the_result_depends_on_key_and_seed_and_names_one_index_a_block():

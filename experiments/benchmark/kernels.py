@@ -39,7 +39,7 @@ def rows() -> Iterator[dict[str, Any]]:
     accelerated = ["pallas"] * in_fresh_process(_is_accelerator)
     for D, bits, blocks in SHAPES:
         shape = {"D": D, "K": 1 << bits, "blocks": blocks}
-        base = in_fresh_process(row, "straightforward", "sample", 1, D, bits, blocks)
+        base = in_fresh_process(row, "straightforward", "sample", blocks, D, bits, blocks)
         limit = in_fresh_process(row, "limit", None, None, D, bits, blocks)
         found = [base, limit]
         for kernel, selection, shared_by in _variants(accelerated, D, bits, blocks):
