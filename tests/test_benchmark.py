@@ -24,7 +24,7 @@ NAMES = {
 
 
 def test_rows_of_small_shapes_have_every_field(monkeypatch) -> None:
-    monkeypatch.setattr(kernels, "SHAPES", ((4, 8, 1),))
+    monkeypatch.setattr(kernels, "SHAPES", ((4, 8, 1), (4, 8, 3)))
     monkeypatch.setattr(kernels, "_LIMIT_BITS", {"cpu": (7,)})
     monkeypatch.setattr(kernels, "in_fresh_process", lambda function, *args: function(*args))
     rows = list(kernels.rows())
@@ -37,8 +37,9 @@ def test_rows_of_small_shapes_have_every_field(monkeypatch) -> None:
         lanes = row["D"] * row["K"] * row["blocks"]
         assert row["candidate_lanes_per_s"] == pytest.approx(lanes / row["seconds"])
     shared = [row["cold_shared_by"] for row in rows if row["kernel"] == "codebook"]
-    assert shared == 2 * [1, kernels.SHARED_BY, None]
-    spread = [row for row in rows if row["cold_shared_by"] == kernels.SHARED_BY]
+    assert shared == 2 * [1, kernels.SHARED_BY, None] + 2 * [3, None]
+    spread = [row for row in rows if "codebook_seconds" in row]
+    assert [row["cold_shared_by"] for row in spread] == 2 * [kernels.SHARED_BY]
     assert all(r["seconds"] > r["codebook_seconds"] / r["cold_shared_by"] for r in spread)
 
 
