@@ -155,3 +155,10 @@ def test_differences_are_the_names_of_the_fields_that_differ() -> None:
     assert differences(a, a) == []
     assert differences(a, made(seed=1, bits=9).as_dict()) == ["bits", "seed"]
     assert differences(a, {**a, "new": None}) == ["new"]
+
+
+def test_the_record_of_an_older_run_has_the_defaults_of_fields_added_since() -> None:
+    today = made(sharing=(("w", 2),)).as_dict()
+    older = {k: v for k, v in today.items() if k not in ("parameterisation", "uncoded", "distil")}
+    assert Config.with_defaults(older) == today
+    assert Config.with_defaults({**older, "seed": 3})["seed"] == 3
