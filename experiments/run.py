@@ -1,10 +1,12 @@
 """One run in its work directory: train, code, write, check, report."""
 
+import contextlib
 import dataclasses
 import pathlib
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -29,6 +31,7 @@ class Run:
     def __init__(self, config: Config, dataset: Dataset, workdir: pathlib.Path) -> None:
         self.config, self.dataset, self.workdir = config, dataset, workdir
         self.stop = False
+        self.plain: Any = None  # the plain network's weights, known after `data`
         self.net = networks.network(config, self.dataset)
         self.start = networks.initial_weights(self.net, self.dataset, config.seed)
         self.problem, self.arrays, self.state = api.prepare(
@@ -50,21 +53,24 @@ class Run:
 
     def go(self) -> dict[str, Any]:
         """Runs to the end and returns the report."""
+        run_steps = steps_on(self.problem, self.arrays, self.data())
+        self.state = train_to_budget(self.problem, self.state, run_steps, self.on_call)
+        if "posterior_mean" not in self.meta["errors"]:
+            self._after_training(self.state)
+        self.state = code_all(self.problem, self.arrays, self.state, run_steps, self.on_call)
+        self.bar.close()
+        self._spend("code")
+        return self._finish(self.state)
+
+    def data(self) -> tuple[Any, Any]:
+        """What the posterior is trained on, (inputs, targets); trains the plain network."""
         examples = distort.with_copies(
             self.dataset.train, self.config.distorted_copies, self.config.seed
         )
-        plain = self._plain(examples)
-        targets: Any = examples.labels
+        self.plain = self._plain(examples)
         if self.config.distil:
-            targets = networks.probabilities(self.net, plain, examples.inputs)
-        run_steps = steps_on(self.problem, self.arrays, (examples.inputs, targets))
-        state = train_to_budget(self.problem, self.state, run_steps, self._on_call)
-        if "posterior_mean" not in self.meta["errors"]:
-            self._after_training(state)
-        state = code_all(self.problem, self.arrays, state, run_steps, self._on_call)
-        self.bar.close()
-        self._spend("code")
-        return self._finish(state, plain)
+            return examples.inputs, networks.probabilities(self.net, self.plain, examples.inputs)
+        return examples.inputs, examples.labels
 
     def _plain(self, examples: Split) -> Any:
         """The plain network's weights, trained or from their checkpoint."""
@@ -100,7 +106,7 @@ class Run:
         kl = block_kl_nats(params, sharing, header.partition, self.arrays["order"])
         self.meta["kl_nats"] = float(jnp.sum(kl))
         self.meta["errors"]["posterior_mean"] = self._errors(_Mean(self.problem), variables)
-        self._save(state)
+        self.save(state)
 
     def _errors(self, net: Any, weights: Any) -> dict[str, float]:
         splits = {"validation": self.dataset.validation}
@@ -108,12 +114,12 @@ class Run:
             splits["test"] = self.dataset.test
         return {name: networks.error(net, weights, split) for name, split in splits.items()}
 
-    def _finish(self, state: State, plain: Any) -> dict[str, Any]:
+    def _finish(self, state: State) -> dict[str, Any]:
         done = api.result(self.problem, state, sum(self.meta["seconds"].values()))
         container.write(self.workdir / "model.mrc", done.file)
         container.write(self.workdir / "model.manifest", done.manifest)
         errors = {
-            "plain": self._errors(self.net, plain),
+            "plain": self._errors(self.net, self.plain),
             "posterior_mean": self.meta["errors"]["posterior_mean"],
             "": self._errors(self.net, tree_of(done.weights, self.start)),
         }
@@ -133,11 +139,13 @@ class Run:
             "kl_nats": self.meta["kl_nats"],
             **named,
             "seconds": self.meta["seconds"],
+            "trained_together": self.meta.get("trained_together", 1),
         }
         record.write_json(self.workdir / "report.json", report)
         return report
 
-    def _on_call(self, state: State, progress: Progress) -> None:
+    def on_call(self, state: State, progress: Progress) -> None:
+        """Tells and keeps what a call of a compiled program left behind."""
         unit = "steps" if progress.phase == "train" else "blocks"
         values = progress.metrics
         text = f"budget {progress.budget_nats:.2f} nats"
@@ -147,14 +155,15 @@ class Run:
         self.metrics.add(phase=progress.phase, done=progress.done, **values)
         self._spend(progress.phase)
         if self.stop or time.monotonic() - self._saved > self.config.checkpoint_every_s:
-            self._save(state)
+            self.save(state)
         if self.stop:
             self.bar.close()
             command = f"{pathlib.Path(sys.executable).name} -m experiments.compress"
             print(f"stopped; go on with: {command} {' '.join(sys.argv[1:])}", file=sys.stderr)
             sys.exit(128 + signal.SIGTERM)
 
-    def _save(self, state: State) -> None:
+    def save(self, state: State) -> None:
+        """Writes a checkpoint."""
         plan = plan_meta(self.problem)
         self.checkpoints.save(state, {**self.meta, **plan, "lines": self.metrics.lines})
         self._saved = time.monotonic()
@@ -176,8 +185,9 @@ class _Mean:
         return self.problem.posterior.apply(variables, inputs, sample=False)
 
 
-def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Does a run, or what an earlier process left of it, and returns its report.
+@contextlib.contextmanager
+def opened(config: Config, workdir: pathlib.Path) -> Iterator[Run]:
+    """A run, or what an earlier process left of it, with its work directory locked.
 
     Raises:
       BusyError: another process runs there.
@@ -198,11 +208,20 @@ def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         else:
             record.write_json(record_path, wanted)
         job = Run(config, dataset, workdir)
-        signal.signal(signal.SIGTERM, lambda *_: setattr(job, "stop", True))
         try:
-            return job.go()
+            yield job
         finally:
             job.checkpoints.close()
+
+
+def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    """Does a run, or what an earlier process left of it, and returns its report.
+
+    Raises: as `opened`.
+    """
+    with opened(config, workdir) as job:
+        signal.signal(signal.SIGTERM, lambda *_: setattr(job, "stop", True))
+        return job.go()
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cluster, members, table, workers
+from experiments import cluster, members, table, together, workers
 from experiments.command import run
 from experiments.estimate import Plan, Speed, measure, plans_of, speed_key
 from experiments.members import Member
@@ -29,6 +29,9 @@ _WORKERS = flags.DEFINE_integer(
 )
 _CLUSTER = flags.DEFINE_enum(
     "cluster", None, ["slurm", "local"], "Submit members as jobs through submitit."
+)
+_TOGETHER = flags.DEFINE_bool(
+    "together", False, "First train members that differ in seed, size or rate by one program."
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "List members, bytes and hours; run nothing.")
 _TABLE = flags.DEFINE_bool("table", False, "Make the table again from the folders; run nothing.")
@@ -73,8 +76,15 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.0f} minutes"
 
 
-def sweep(found: list[Member], workdir: pathlib.Path, start: workers.Start, count: int) -> None:
-    """Runs the members that are not done, `count` at a time, and writes the table.
+def sweep(
+    found: list[Member],
+    workdir: pathlib.Path,
+    start: workers.Start,
+    count: int,
+    is_together: bool = False,
+) -> None:
+    """Runs the members that are not done, `count` at a time, and writes the table; where
+    `is_together`, those that one program can train are trained by it before.
 
     Raises:
       BusyError: another sweep works there.
@@ -90,6 +100,10 @@ def sweep(found: list[Member], workdir: pathlib.Path, start: workers.Start, coun
         todo = [member for member in found if member.status != "done"]
         log, stop = Log(todo, len(found), plans), workers.Stop()
         print(f"[{len(found) - len(todo)}/{len(found)}] members are done", flush=True)
+        if is_together:
+            for group in together.groups(todo, plans):
+                print(f"training {len(group)} members together", flush=True)
+                workers.run_together(group, workdir, stop)
         workers.run_all(todo, count, start, stop, log.tell)
         table.write(workdir)
     if log.failed:
@@ -145,9 +159,11 @@ def main(argv: list[str]) -> None:
             dry_run(found, count)
     elif _CLUSTER.value:
         parameters = dict((_CONFIG.value.get("cluster") or {}).items())
+        if _TOGETHER.value:
+            raise UsageError("--together trains on this machine; leave it or --cluster out")
         sweep(found, workdir, cluster.starter(_CLUSTER.value, workdir, parameters), count)
     else:
-        sweep(found, workdir, workers.starter(count), count)
+        sweep(found, workdir, workers.starter(count), count, _TOGETHER.value)
 
 
 if __name__ == "__main__":

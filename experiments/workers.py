@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +69,31 @@ def run_all(members: Sequence[Member], workers: int, start: Start, stop: Stop, t
     finally:
         for _, job in running.values():
             job.stop(now=True)
+
+
+def run_together(members: Sequence[Member], workdir: pathlib.Path, stop: Stop) -> None:
+    """Trains members by one program in a process of its own, until it ends or `stop` asks it to;
+    where it fails each member trains alone.
+    """
+    folders = [str(member.folder) for member in members]
+    log = workdir / "together.txt"
+    with open(log, "a") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "experiments.together", *folders],
+            env=environment(1),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    asked = 0
+    while (code := process.poll()) is None:
+        if stop.signals > asked:
+            asked = stop.signals
+            process.send_signal(signal.SIGTERM if asked == 1 else signal.SIGKILL)
+        time.sleep(_POLL_S)
+    if code and not asked:
+        print(f"it ended with exit code {code}, see {log}; they train one by one", flush=True)
 
 
 class Process:

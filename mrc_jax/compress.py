@@ -93,7 +93,7 @@ def train_to_budget(
     recipe = problem.recipe
     while (done := int(state.step)) < recipe.steps:
         state, metrics = run_steps(state, min(recipe.steps_per_call, recipe.steps - done), False)
-        _report(problem, state, "train", int(state.step), recipe.steps, metrics, on_call)
+        report(problem, state, "train", int(state.step), recipe.steps, metrics, on_call)
     return state
 
 
@@ -127,7 +127,7 @@ def code_all(
         done += len(ids_in_use)
         if done < blocks and problem.recipe.refine_steps:
             state, metrics = run_steps(state, problem.recipe.refine_steps, True)
-        _report(problem, state, "code", done, blocks, metrics, on_call)
+        report(problem, state, "code", done, blocks, metrics, on_call)
     return state
 
 
@@ -215,7 +215,7 @@ def _check_budget(problem: Problem, arrays: Any, state: State) -> None:
         )
 
 
-def _report(
+def report(
     problem: Problem,
     state: State,
     phase: str,
@@ -224,6 +224,13 @@ def _report(
     metrics: dict[str, chex.Array],
     on_call: OnCall | None,
 ) -> None:
+    """Tells `on_call` of the state that a call of a compiled program left behind.
+
+    Args: `phase` to `metrics` as in `Progress`.
+
+    Raises:
+      NumericsError: the loss is not finite.
+    """
     values = {name: float(value) for name, value in metrics.items()}
     if not math.isfinite(values.get("loss", 0.0)):
         raise NumericsError(

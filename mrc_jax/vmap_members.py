@@ -15,7 +15,9 @@ from mrc_jax.train import Problem, State, train_on_arrays
 RunMembers = Callable[[list[State], int], tuple[list[State], list[dict[str, chex.Array]]]]
 
 
-def vmap_members(problems: Sequence[Problem], arrays: Sequence[Any], data: Any) -> RunMembers:
+def vmap_members(
+    problems: Sequence[Problem], arrays: Sequence[Any], data: Any, own_data: bool = False
+) -> RunMembers:
     """A function (states, steps) -> (states, metrics), a list of each, that trains members up to
     the coding of their first blocks; it gives the numbers of `train_on_arrays` for each of them, up
     to rounding.
@@ -25,6 +27,7 @@ def vmap_members(problems: Sequence[Problem], arrays: Sequence[Any], data: Any) 
         blocks, and in learning rates.
       arrays: of `Problem.index_arrays`, of each.
       data: (inputs, targets), pytrees of arrays [examples, ...], the same for all.
+      own_data: whether each member has its own; data is then [members, examples, ...].
 
     Raises:
       UsageError: members differ in more.
@@ -40,10 +43,10 @@ def vmap_members(problems: Sequence[Problem], arrays: Sequence[Any], data: Any) 
 
     @partial(jax.jit, static_argnames="steps", donate_argnums=1)
     def run(constant: Any, state: State, data: Any, steps: int) -> tuple[State, Any]:
-        def member(constant: Any, state: State) -> tuple[State, Any]:
+        def member(constant: Any, state: State, data: Any) -> tuple[State, Any]:
             return train_on_arrays(first, constant, state, data, steps)
 
-        return jax.vmap(member)(constant, state)
+        return jax.vmap(member, (0, 0, 0 if own_data else None))(constant, state, data)
 
     def run_members(states: list[State], steps: int) -> tuple[list[State], list[Any]]:
         padded = [_of_blocks(state, max(blocks)) for state in states]
