@@ -16,6 +16,7 @@ from absl import flags
 
 from experiments.command import run
 from experiments.record import read_json
+from experiments.settings import Config
 from experiments.table import run_folders
 from mrc_jax.errors import UsageError
 
@@ -68,7 +69,8 @@ def curves(reports: list[dict[str, Any]], error: str) -> dict[str, list[Point]]:
       error: which field of them, a fraction.
     """
     configs = [
-        {k: json.dumps(v) for k, v in r["config"].items() if k not in _SAME_CURVE} for r in reports
+        {k: json.dumps(v) for k, v in found.items() if k not in _SAME_CURVE}
+        for found in (Config.with_defaults(r["config"]) for r in reports)
     ]
     apart, more = _apart(configs)
     points = defaultdict[str, dict[int, list[dict[str, Any]]]](lambda: defaultdict(list))
@@ -127,8 +129,9 @@ def draw(
     coded = curves(reports, f"{split}_error")
     for label, points in coded.items():
         _curve(axes, points, f"decoded from the file, {split} error" + f"\n{label}" * bool(label))
-    if len(coded) == 1 and not others:
-        mean = curves(reports, f"posterior_mean_{split}_error")
+    of_mean = f"posterior_mean_{split}_error"  # unknown where a run was asked for tests too late
+    if len(coded) == 1 and not others and all(of_mean in r for r in reports):
+        mean = curves(reports, of_mean)
         _curve(axes, mean[""], "posterior mean, not coded", ":")
         for point in coded[""]:
             _say(axes, point)

@@ -189,6 +189,9 @@ class _Mean:
 def opened(config: Config, workdir: pathlib.Path) -> Iterator[Run]:
     """A run, or what an earlier process left of it, with its work directory locked.
 
+    `report_test` may be another than before: a run that was chosen by its validation error is
+    reported again with its test error.
+
     Raises:
       BusyError: another process runs there.
       UsageError: the work directory holds a run of another config.
@@ -199,7 +202,7 @@ def opened(config: Config, workdir: pathlib.Path) -> Iterator[Run]:
         record_path = workdir / "config.json"
         if record_path.exists():
             found = Config.with_defaults(record.read_json(record_path))
-            fields = differences(found, wanted)
+            fields = [f for f in differences(found, wanted) if f != "report_test"]
             if fields:
                 raise UsageError(
                     f"{workdir} holds a run with other values of {', '.join(fields)}; give another "

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,19 @@ def test_a_work_directory_is_refused_to_another_config(finished: pathlib.Path) -
     done = run(f"--workdir={finished}", *FAST, "--config.report_test=true", "--config.seed=3")
     assert done.returncode == 2
     assert "other values of seed;" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_finished_run_is_reported_again_with_the_test_error_where_that_is_asked_for(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    for asked in ("false", "true"):
+        done = run(f"--workdir={folder}", *FAST, f"--config.report_test={asked}")
+        assert done.returncode == 0, done.stderr
+        report = json.loads((folder / "report.json").read_text())
+        assert ("test_error" in report) == (asked == "true")
+        assert (folder / "model.mrc").read_bytes() == (finished / "model.mrc").read_bytes()
+    assert report["test_error"] == json.loads((finished / "report.json").read_text())["test_error"]
 
 
 def test_a_work_directory_in_use_is_refused(tmp_path: pathlib.Path) -> None:
