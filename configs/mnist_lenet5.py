@@ -17,7 +17,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.sharing = (("Conv_1/kernel", 2), ("Dense_0/kernel", 50))
     config.bits = 20
     config.slack_nats = 1.4
-    config.plain_steps = 10000
+    config.distorted_copies = 8
+    config.plain_steps = 15000
     config.steps = 70000
     config.refine_steps = 60
     config.batch_size = 64
