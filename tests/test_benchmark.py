@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.benchmark import __main__ as command
 from experiments.benchmark import decode, kernels, measure, tables, train
 from mrc_jax.gaussian import kl_nats
 
@@ -121,8 +120,8 @@ def test_a_benchmark_that_does_not_exist_is_refused_by_one_line_and_help_has_exa
 
 
 def test_the_document_is_what_the_command_writes_from_the_rows() -> None:
-    found = {what: json.loads((RESULTS / f"{what}.json").read_text()) for what in command.WHAT}
-    told = {what: command.told(one) for what, one in found.items()}
+    found = {what: json.loads((RESULTS / f"{what}.json").read_text()) for what in tables.WHAT}
+    told = {what: tables.told(one) for what, one in found.items()}
     rows = {what: one["rows"] for what, one in found.items()}
     assert tables.document(rows, told) == tables.DOCUMENT.read_text()
     for row in rows["kernels"]:

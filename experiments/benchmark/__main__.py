@@ -28,19 +28,18 @@ from mrc_jax.errors import UsageError
 
 _JSON = flags.DEFINE_bool("json", False, "Print one list of objects.")
 _OUT = flags.DEFINE_string("out", "", "A folder to write WHAT.json and a picture to.")
-WHAT = ("kernels", "train", "decode", "precision")
 _ALSO = ("all", "document")
 
 
 def main(argv: list[str]) -> None:
     """The command."""
-    if len(argv) != 2 or argv[1] not in WHAT + _ALSO:
-        raise UsageError(f"say what to measure: one of {', '.join(WHAT + _ALSO)}")
+    if len(argv) != 2 or argv[1] not in tables.WHAT + _ALSO:
+        raise UsageError(f"say what to measure: one of {', '.join(tables.WHAT + _ALSO)}")
     what = argv[1]
     if what in _ALSO and not _OUT.value:
         raise UsageError(f"{what} needs a folder: give --out")
-    for one in WHAT if what == "all" else (what,):
-        if one in WHAT:
+    for one in tables.WHAT if what == "all" else (what,):
+        if one in tables.WHAT:
             _measure(one)
     if what in _ALSO:
         _document(pathlib.Path(_OUT.value))
@@ -48,7 +47,7 @@ def main(argv: list[str]) -> None:
 
 def _measure(what: str) -> None:
     where = in_fresh_process(origin)
-    print(told(where), file=sys.stderr if _JSON.value else sys.stdout)
+    print(tables.told(where), file=sys.stderr if _JSON.value else sys.stdout)
     rows = _counted(what, importlib.import_module(f"experiments.benchmark.{what}").rows())
     if _OUT.value:
         folder = pathlib.Path(_OUT.value)
@@ -61,17 +60,10 @@ def _measure(what: str) -> None:
     print(json.dumps(rows, indent=1) if _JSON.value else tables.table(what, rows))
 
 
-def told(where: dict[str, Any]) -> str:
-    """Machine and commit in a line."""
-    machine = f"{where['processor']}, {where['machine']}, {where['device']}"
-    commit = where["commit"][:7] + "+" * where["commit"].endswith("+")
-    return f"{machine}; jax {where['versions']['jax']}; commit {commit}"
-
-
 def _document(folder: pathlib.Path) -> None:
-    found = {what: record.read_json(folder / f"{what}.json") for what in WHAT}
+    found = {what: record.read_json(folder / f"{what}.json") for what in tables.WHAT}
     rows = {what: one["rows"] for what, one in found.items()}
-    text = tables.document(rows, {what: told(one) for what, one in found.items()})
+    text = tables.document(rows, {what: tables.told(one) for what, one in found.items()})
     container.write(tables.DOCUMENT, text.encode())
 
 

@@ -8,7 +8,15 @@ from typing import Any
 from experiments.benchmark.figure import name_of
 
 Row = dict[str, Any]
+WHAT = ("kernels", "train", "decode", "precision")
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs/benchmarks.md"
+
+
+def told(where: dict[str, Any]) -> str:
+    """Machine and commit in a line."""
+    machine = f"{where['processor']}, {where['machine']}, {where['device']}"
+    commit = where["commit"][:7] + "+" * where["commit"].endswith("+")
+    return f"{machine}; jax {where['versions']['jax']}; commit {commit}"
 
 
 def table(what: str, rows: Sequence[Row]) -> str:
