@@ -66,7 +66,8 @@ class Checkpoints:
     def save(self, state: Any, meta: dict[str, Any]) -> None:
         """Saves a pytree of arrays and a JSON object; complete, or not there at all.
 
-        After an error the object is of no further use.
+        After an error the object is of no further use; what the error left is removed then or,
+        where late writes bring it back, before the next save.
 
         Raises:
           DataError: it cannot be written.
@@ -74,12 +75,12 @@ class Checkpoints:
         meta = {**meta, "sha256": _digest(state)}
         parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         where = self._manager.directory
+        _remove_torn(where)
         hook, sys.unraisablehook = sys.unraisablehook, _ignore_late_writes
         try:
             self._manager.save((self._manager.latest_step() or 0) + 1, args=parts)
         except (OSError, ValueError) as error:
-            for torn in where.glob("*.orbax-checkpoint-tmp"):
-                shutil.rmtree(torn, ignore_errors=True)
+            _remove_torn(where)
             code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say it
             cause = OSError(int(code[1]), "") if code else error
             raise unwritable(where, cause, "a checkpoint") from None
@@ -158,6 +159,12 @@ def encode(path: str | os.PathLike[str], selection: str | None = None) -> bytes:
         params = mean_kl.gaussian(params, sharing, partition, order, meta["budget_nats"])
     chosen, limit = selection or meta.get("selection", "sample"), meta.get("file_bytes")
     return encode_file(key, params, uncoded, sharing, header, chosen, file_bytes=limit)
+
+
+def _remove_torn(folder: pathlib.Path) -> None:
+    """Removes what saves that did not end left behind."""
+    for torn in folder.glob("*.orbax-checkpoint-tmp"):
+        shutil.rmtree(torn, ignore_errors=True)
 
 
 def _ignore_late_writes(unraisable: Any) -> None:

@@ -151,6 +151,18 @@ def test_a_full_disk_costs_one_line_and_no_checkpoint(tmp_path: pathlib.Path, li
     )  # fmt: skip
     wanted = f"{tmp_path / 'c'}: cannot write a checkpoint (File too large); free space and run"
     assert done.stdout == f"{wanted} the command again\n1\n" and done.stderr == ""
+    again = Checkpoints(tmp_path / "c")
+    again.save({"x0": np.zeros(3)}, {})
+    again.close()
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {"1", "2"}
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "c" / "1.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    checkpoints = Checkpoints(tmp_path / "c")
+    assert checkpoints.restore() is None
+    checkpoints.save({"x": np.zeros(3)}, {})
+    checkpoints.close()
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["1"]
 
 
