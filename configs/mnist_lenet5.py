@@ -12,10 +12,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = "mnist"
     config.model = "lenet5"
     config.hidden = ()
-    config.file_bytes = 1500
+    config.file_bytes = 1520
     config.embed_manifest = False
     config.sharing = (("Conv_1/kernel", 2), ("Dense_0/kernel", 50))
     config.bits = 20
+    config.scale_ranges = 8
     config.slack_nats = 1.4
     config.distorted_copies = 8
     config.plain_steps = 15000
@@ -24,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 64
     config.learning_rate = 4e-3
     config.final_learning_rate = 4e-4
-    config.refine_learning_rate = 4e-4
+    config.refine_learning_rate = 1e-3
     config.beta_init = 1e-5
     config.beta_step = 1e-3
     config.log_std_init = -4.0

@@ -57,6 +57,7 @@ class Config:
     embed_manifest: bool = True
     sharing: tuple[tuple[str, int], ...] = ()
     uncoded: tuple[str, ...] = ()
+    scale_ranges: int = 1
     slack_nats: float = 0.0
     selection: str = "sample"
     parameterisation: str = "mean_variance"

@@ -96,7 +96,7 @@ def prepare(
     """
     seed_key, state_key = jax.random.split(key)
     seed = int(jax.random.bits(seed_key, (), "uint32"))
-    sharing = make_sharing(params, seed, recipe.sharing, recipe.uncoded)
+    sharing = make_sharing(params, seed, recipe.sharing, recipe.uncoded, recipe.scale_ranges)
     header = budget.plan(sharing.manifest, file_bytes, recipe, seed)
     posterior = Posterior(net, sharing, recipe.log_std_init, recipe.prior_scale_init)
     variables = init_variables(sharing, params, recipe.log_std_init, recipe.prior_scale_init)

@@ -93,6 +93,7 @@ def _with(
         blocks=blocks,
         bits=bits,
         codebook_blocks=min(recipe.codebook_blocks, blocks),
+        ranges=recipe.scale_ranges,
     )
 
 

@@ -116,7 +116,7 @@ class Checkpoints:
 
 def plan_meta(problem: Problem) -> dict[str, Any]:
     """What `encode` needs of a run's plan, as JSON."""
-    header, fields = problem.header, ("seed", "blocks", "bits", "codebook_blocks")
+    header, fields = problem.header, ("seed", "blocks", "bits", "codebook_blocks", "ranges")
     return {
         "manifest": problem.posterior.sharing.manifest.data.hex(),
         "budget_nats": problem.budget_nats,
@@ -152,9 +152,12 @@ def encode(path: str | os.PathLike[str], selection: str | None = None) -> bytes:
     header = Header.of(manifest, meta["embed"], **meta["header"])
     key = jax.random.wrap_key_data(jnp.asarray(state["key"]), impl="threefry2x32")
     params = {name: jnp.asarray(value) for name, value in state["params"].items()}
-    sharing, uncoded = Sharing(manifest, header.seed), state.get("uncoded") or {}
+    sharing, uncoded = (
+        Sharing(manifest, header.seed, ranges=header.ranges),
+        state.get("uncoded") or {},
+    )
     if "share_logit" in params:  # in units of the prior scales that the file will hold
-        params["log_prior_scale"] = jnp.log(prior_scale(params))
+        params["log_prior_scale"] = jnp.log(prior_scale(params, sharing))
         partition, order = header.partition, slot_order(header.partition, header.seed)
         params = mean_kl.gaussian(params, sharing, partition, order, meta["budget_nats"])
     chosen, limit = selection or meta.get("selection", "sample"), meta.get("file_bytes")

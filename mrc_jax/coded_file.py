@@ -36,7 +36,7 @@ def encode_file(
       kernel, mesh: see `encode_blocks`.
       file_bytes: the limit of an 'ordered' file, whose length is not known before; None for none.
     """
-    frozen = {**params, "log_prior_scale": jnp.log(prior_scale(params))}
+    frozen = {**params, "log_prior_scale": jnp.log(prior_scale(params, sharing))}
     static = ("partition", "bits", "codebook_blocks", "selection", "kernel", "mesh", "reach")
     program = jax.jit(encode_vector, static_argnames=static)
 
@@ -100,7 +100,7 @@ def container_of(
     header: Header,
 ) -> Container:
     """Chosen indices and the posterior's side information as the parts of a file."""
-    scales = np.asarray(prior_scale(params), np.float32).view(np.uint32) >> 16
+    scales = np.asarray(prior_scale(params, sharing), np.float32).view(np.uint32) >> 16
     tensors = [t for t in sharing.manifest.tensors if not t.factor]
     stored = b"".join(little_endian(np.asarray(uncoded[t.path])) for t in tensors)
     return Container(header, scales.astype(np.uint16), stored, np.asarray(indices))

@@ -115,7 +115,7 @@ def code_all(
     room = IndexRoom(problem.header, problem.budget_nats, problem.file_bytes)
     done, reach = int(np.sum(is_coded)), None
     if done == 0:
-        state = freeze_scales(state)
+        state = freeze_scales(problem, state)
         _check_budget(problem, arrays, state)
     for ids, kept in waves(problem, state, done):
         ids_in_use = ids[ids < blocks]
@@ -186,9 +186,9 @@ def code_wave(
     return dataclasses.replace(state, coded=coded, indices=indices)
 
 
-def freeze_scales(state: State) -> State:
+def freeze_scales(problem: Problem, state: State) -> State:
     """Rounds the prior scales to what the file will hold; refining leaves them so."""
-    scale = jnp.log(prior_scale(state.params))
+    scale = jnp.log(prior_scale(state.params, problem.posterior.sharing))
     return dataclasses.replace(state, params={**state.params, "log_prior_scale": scale})
 
 

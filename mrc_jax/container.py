@@ -13,13 +13,24 @@ import numpy as np
 from mrc_jax import index_codes
 from mrc_jax.blocks import Partition
 from mrc_jax.errors import DataError, FormatError, UsageError
-from mrc_jax.manifest import MAX_BYTES, MAX_ENTRIES, MAX_TENSORS, Manifest, Reader, parse, varint
+from mrc_jax.manifest import (
+    MAX_BYTES,
+    MAX_ENTRIES,
+    MAX_RANGES,
+    MAX_TENSORS,
+    Manifest,
+    Reader,
+    parse,
+    varint,
+)
 
 MAGIC = b"MRC"
 VERSIONS = {index_codes.FIXED: 1, index_codes.ORDERED: 2}  # by the file's index code
+RANGES_VERSION = 3  # of files with more than one range, whatever their index code
 MAX_BITS = 30
 MAX_FILE_BYTES = 1 << 32
 MIN_SCALE, MAX_SCALE = 2.0**-100, 2.0**20
+_FIRST_SCALE = 824  # of version 3, 2^-24, as the upper 12 bits of a float32
 _EMBEDDED = 1  # the flag that says that the manifest is in the file
 
 
@@ -30,12 +41,13 @@ class Header:
     Attributes:
       manifest: the embedded manifest, or None where the user has to supply it.
       fingerprint: of the manifest.
-      entries, groups, uncoded_bytes: as the manifest has them.
+      entries, groups, uncoded_bytes: as the manifest and `ranges` have them.
       seed: of the shared randomness.
       blocks: number of blocks.
       bits: of an index; a block has 2**bits candidates.
       codebook_blocks: consecutive blocks that share a codebook; 1 means independent candidates.
       index_code: how indices are written, one of index_codes.NAMES.
+      ranges: of the entries of a large tensor, each with a prior scale of its own.
     """
 
     manifest: Manifest | None
@@ -48,6 +60,7 @@ class Header:
     bits: int
     codebook_blocks: int = 1
     index_code: int = index_codes.FIXED
+    ranges: int = 1
 
     @classmethod
     def of(cls, manifest: Manifest, embed: bool, **fields: int) -> "Header":
@@ -56,7 +69,7 @@ class Header:
             manifest=manifest if embed else None,
             fingerprint=manifest.fingerprint,
             entries=manifest.entries,
-            groups=len(manifest.coded),
+            groups=len(manifest.group_sizes(fields.get("ranges", 1))),
             uncoded_bytes=manifest.uncoded_bytes,
             **fields,
         )
@@ -69,7 +82,12 @@ class Header:
     @property
     def version(self) -> int:
         """Of the format."""
-        return VERSIONS[self.index_code]
+        return RANGES_VERSION if self.ranges > 1 else VERSIONS[self.index_code]
+
+    @property
+    def scale_bytes(self) -> int:
+        """Of the prior scales."""
+        return self.groups * (1 if self.version == RANGES_VERSION else 2)
 
     @property
     def data(self) -> bytes:
@@ -82,7 +100,8 @@ class Header:
             out += self.fingerprint + varint(self.entries) + varint(self.groups)
             out += varint(self.uncoded_bytes)
         out += struct.pack("<IB", self.seed, self.bits)
-        return out + varint(self.blocks) + varint(self.codebook_blocks)
+        out += varint(self.blocks) + varint(self.codebook_blocks)
+        return out + (varint(self.ranges) if self.version == RANGES_VERSION else b"")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +126,21 @@ def scales_to_float(scales: np.ndarray) -> np.ndarray:
     return (scales.astype(np.uint32) << 16).view(np.float32)
 
 
+def _packed_scales(header: Header, scales: np.ndarray) -> bytes:
+    if header.version != RANGES_VERSION:
+        return scales.astype("<u2").tobytes()
+    codes = (scales >> 4).astype(np.int32) - _FIRST_SCALE
+    if np.any(scales & 15) or np.any((codes < 0) | (codes > 255)):
+        raise UsageError("cannot write the file: a prior scale has more bits than version 3 holds")
+    return codes.astype(np.uint8).tobytes()
+
+
+def _unpacked_scales(header: Header, data: bytes) -> np.ndarray:
+    if header.version != RANGES_VERSION:
+        return np.frombuffer(data, "<u2").astype(np.uint16)
+    return (np.frombuffer(data, np.uint8).astype(np.uint16) + np.uint16(_FIRST_SCALE)) << 4
+
+
 def little_endian(array: np.ndarray) -> bytes:
     """An array's bytes as the file holds them."""
     values = np.asarray(array)
@@ -128,7 +162,7 @@ def parts(header: Header, index_bytes: int | None = None) -> dict[str, int]:
     return {
         "header": len(header.data) - manifest,
         "manifest": manifest,
-        "scales": 2 * header.groups,
+        "scales": header.scale_bytes,
         "uncoded": header.uncoded_bytes,
         "indices": index_bytes,
         "checksum": 4,
@@ -155,7 +189,7 @@ def pack(container: Container) -> bytes:
     packed = index_codes.pack(header.index_code, container.indices, header.bits, header.seed)
     if sum(parts(header, len(packed)).values()) > MAX_FILE_BYTES:
         raise UsageError(f"cannot write the file: it would have more than {MAX_FILE_BYTES} bytes")
-    body = header.data + scales.astype("<u2").tobytes() + container.uncoded + packed
+    body = header.data + _packed_scales(header, scales) + container.uncoded + packed
     return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -163,14 +197,14 @@ def unpack(data: bytes) -> Container:
     """Parses and checks a file; raises FormatError. Allocates in proportion to len(data)."""
     if len(data) < 9 or data[:3] != MAGIC:
         raise FormatError("not an .mrc file: it does not begin with 'MRC'")
-    if data[3] not in VERSIONS.values():
-        raise FormatError(f"the file has format version {data[3]}; this reader knows 1 and 2")
+    if not 1 <= data[3] <= RANGES_VERSION:
+        raise FormatError(f"the file has format version {data[3]}; this reader knows 1 to 3")
     if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
         raise FormatError("the file is damaged: its checksum does not match")
     reader = Reader(data[:-4], "the file")
     reader.take(4, "the magic")
     header = _header(reader, data[3])
-    scales = np.frombuffer(reader.take(2 * header.groups, "the scales"), "<u2").astype(np.uint16)
+    scales = _unpacked_scales(header, reader.take(header.scale_bytes, "the scales"))
     _check(header, scales)
     uncoded = reader.take(header.uncoded_bytes, "the uncoded tensors")
     size = len(reader.data) - reader.position
@@ -185,22 +219,27 @@ def unpack(data: bytes) -> Container:
 def _header(reader: Reader, version: int) -> Header:
     flags = reader.take(1, "the flags")[0]
     index_code = flags >> 1
-    if VERSIONS.get(index_code) != version:
+    if index_code not in VERSIONS or version not in (VERSIONS[index_code], RANGES_VERSION):
         raise FormatError(f"unknown flags {flags:#x} in a file of format version {version}")
     if flags & _EMBEDDED:
         manifest = parse(reader.take(reader.varint(MAX_BYTES, "manifest length"), "the manifest"))
         fingerprint, entries = manifest.fingerprint, manifest.entries
-        groups, uncoded_bytes = len(manifest.coded), manifest.uncoded_bytes
+        groups, uncoded_bytes = 0, manifest.uncoded_bytes
     else:
         manifest, fingerprint = None, reader.take(8, "the fingerprint")
         entries = reader.varint(MAX_ENTRIES, "number of entries")
-        groups = reader.varint(MAX_TENSORS, "number of groups")
+        groups = reader.varint(MAX_TENSORS * MAX_RANGES, "number of groups")
         uncoded_bytes = reader.varint(MAX_FILE_BYTES, "uncoded bytes")
     seed, bits = struct.unpack("<IB", reader.take(5, "the seed"))
     blocks = reader.varint(MAX_ENTRIES, "number of blocks")
     codebook_blocks = reader.varint(MAX_ENTRIES, "codebook sharing")
+    ranges = reader.varint(MAX_RANGES, "number of ranges") if version == RANGES_VERSION else 1
+    if version == RANGES_VERSION and ranges < 2:
+        raise FormatError(f"{ranges} ranges in a file of format version {version}")
+    if manifest:
+        groups = len(manifest.group_sizes(ranges))
     counts = (entries, groups, uncoded_bytes, seed, blocks, bits, codebook_blocks)
-    return Header(manifest, fingerprint, *counts, index_code=index_code)
+    return Header(manifest, fingerprint, *counts, index_code=index_code, ranges=ranges)
 
 
 def _check(header: Header, scales: np.ndarray) -> None:
@@ -208,6 +247,8 @@ def _check(header: Header, scales: np.ndarray) -> None:
         raise FormatError(f"there is no index code {header.index_code}")
     if not 1 <= header.bits <= MAX_BITS:
         raise FormatError(f"{header.bits} bits an index; 1 to {MAX_BITS} are possible")
+    if not 1 <= header.ranges <= MAX_RANGES:
+        raise FormatError(f"{header.ranges} ranges; 1 to {MAX_RANGES} are possible")
     if not 1 <= header.groups <= header.entries:
         raise FormatError(f"{header.groups} groups for {header.entries} coded entries")
     if not 1 <= header.blocks <= header.entries:

@@ -10,7 +10,7 @@ from mrc_jax.container import Container, Header, scales_to_float, unpack
 from mrc_jax.errors import FormatError
 from mrc_jax.manifest import ITEM_BYTES, UNCODED, Manifest, parse
 from mrc_jax.shared_random import CHUNK, TABLE_UNIT, Stream, quantiles, sign_bits
-from mrc_jax.sharing import expand_group, groups
+from mrc_jax.sharing import coded_tensors, expand_group
 
 MAX_PARAMETERS = 1 << 25
 _CHUNK = 1 << 19  # slots worked on at a time
@@ -45,7 +45,8 @@ def find_manifest(header: Header, supplied: bytes | None = None) -> Manifest:
     known = [supplied] if supplied is not None else builtin_manifests()
     for manifest in map(parse, known):
         if manifest.fingerprint == header.fingerprint:
-            counts = (manifest.entries, len(manifest.coded), manifest.uncoded_bytes)
+            groups = len(manifest.group_sizes(header.ranges))
+            counts = (manifest.entries, groups, manifest.uncoded_bytes)
             if counts != (header.entries, header.groups, header.uncoded_bytes):
                 raise FormatError("the file's counts are not those of its manifest")
             return manifest
@@ -76,7 +77,7 @@ def expand(
         )
     coded = coded_vector(container, manifest)
     seed = np.uint32(container.header.seed)
-    slices = {index: where for index, _, where in groups(manifest)}
+    slices = {index: where for index, _, where in coded_tensors(manifest)}
     weights, position = {}, 0
     for index, tensor in enumerate(manifest.tensors):
         if tensor.factor == UNCODED:
@@ -93,8 +94,11 @@ def coded_vector(container: Container, manifest: Manifest) -> np.ndarray:
     values = _entries(_lanes(container), container.header)
     coded = np.empty(len(values), np.float32)
     units = scales_to_float(container.scales) / np.float32(TABLE_UNIT)
-    for unit, (_, _, where) in zip(units, groups(manifest), strict=True):
+    start = 0
+    for unit, size in zip(units, manifest.group_sizes(container.header.ranges), strict=True):
+        where = slice(start, start + size)
         np.multiply(values[where], unit, out=coded[where])
+        start += size
     return coded
 
 

@@ -56,18 +56,18 @@ def decode_tree(
       indices: uint32[blocks].
       prior_scale: float32[groups].
       uncoded: the uncoded leaves in manifest order.
-      sharing: with the file's seed and the tree's structure (static).
+      sharing: with the file's seed and ranges and the tree's structure (static).
       codebook_blocks: of the file's header.
     """
     manifest = sharing.manifest
-    sizes = [t.entries for t in manifest.coded]
+    sizes = sharing.group_sizes
     scale = jnp.concatenate([jnp.broadcast_to(prior_scale[g], (n,)) for g, n in enumerate(sizes)])
     seed = jnp.uint32(sharing.seed)
     coded = decode_blocks(
         indices, scale, seed, entries=manifest.entries, codebook_blocks=codebook_blocks
     )
     rest = iter(uncoded)
-    slices = {index: where for index, _, where in sharing_lib.groups(manifest)}
+    slices = {index: where for index, _, where in sharing_lib.coded_tensors(manifest)}
     leaves = [
         sharing_lib.expand_group(coded[slices[i]], tensor, i, seed, jnp)
         if tensor.factor

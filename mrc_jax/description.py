@@ -7,7 +7,7 @@ from mrc_jax.container import Container, parts_of_file, scales_to_float
 from mrc_jax.index_codes import NAMES, ORDERED
 from mrc_jax.manifest import Manifest
 
-_OF_HEADER = ("seed", "blocks", "bits", "codebook_blocks", "entries", "groups")
+_OF_HEADER = ("seed", "blocks", "bits", "codebook_blocks", "ranges", "entries", "groups")
 
 
 def facts(parsed: Container, manifest: Manifest | None, data: bytes) -> dict[str, Any]:
@@ -31,7 +31,11 @@ def facts(parsed: Container, manifest: Manifest | None, data: bytes) -> dict[str
         "parameters": manifest.parameters if manifest else None,
         "fingerprint": header.fingerprint.hex(),
         "group_scales": scales_to_float(parsed.scales).tolist(),
-        "tensors": [dataclasses.asdict(t) | {"entries": t.entries} for t in tensors],
+        "tensors": [
+            dataclasses.asdict(t)
+            | {"entries": t.entries, "groups": len(t.group_sizes(header.ranges))}
+            for t in tensors
+        ],
         "parts_bytes": sizes,
     }
 
@@ -47,7 +51,8 @@ def text(facts: dict[str, Any]) -> str:
     for tensor in facts["tensors"]:
         coded = "stored as it is"
         if tensor["factor"]:
-            coded = f"factor {tensor['factor']}, {tensor['entries']} entries, scale {next(scales)}"
+            own = ", ".join(str(next(scales)) for _ in range(tensor["groups"]))
+            coded = f"factor {tensor['factor']}, {tensor['entries']} entries, scale {own}"
         shape = list(tensor["shape"])
         lines.append(f"  {tensor['path']}  {shape} {tensor['dtype']}: {coded}")
     if not facts["tensors"]:

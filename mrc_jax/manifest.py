@@ -15,6 +15,8 @@ MAX_BYTES = 1 << 20
 MAX_PATH_BYTES = 1024
 MAX_ENTRIES = (1 << 32) - 1
 MAX_PARAMETERS = (1 << 34) - 1
+MAX_RANGES = 64
+MIN_RANGE_ENTRIES = 256  # of a tensor that is cut, on average
 MAX_SHARED_PLACES = 1 << 32  # of one tensor: what a permutation of 32-bit indices covers
 UNCODED = 0  # the factor of a tensor whose bytes are stored as they are
 ITEM_BYTES = {  # in the order of their codes in the file
@@ -50,6 +52,18 @@ class Tensor:
         """Coded entries of the tensor."""
         return 0 if self.factor == UNCODED else -(-self.size // self.factor)
 
+    def group_sizes(self, ranges: int = 1) -> list[int]:
+        """Entries of each of the tensor's groups, which have prior scales of their own: a coded
+        tensor is one, or as many ranges as asked for if they have MIN_RANGE_ENTRIES entries or
+        more; the last may be shorter.
+        """
+        if self.factor == UNCODED:
+            return []
+        cut = self.entries >= MIN_RANGE_ENTRIES * ranges
+        step = -(-self.entries // ranges) if cut else self.entries
+        whole, rest = divmod(self.entries, step)
+        return [step] * whole + [rest] * (rest > 0)
+
     @property
     def uncoded_bytes(self) -> int:
         """Bytes that the tensor takes in the file as it is."""
@@ -67,8 +81,12 @@ class Manifest:
 
     @functools.cached_property
     def coded(self) -> tuple[Tensor, ...]:
-        """The coded tensors; each is a group with its own prior scale."""
+        """The coded tensors."""
         return tuple(t for t in self.tensors if t.factor != UNCODED)
+
+    def group_sizes(self, ranges: int = 1) -> list[int]:
+        """Entries of each group of entries under one prior scale, see `Tensor.group_sizes`."""
+        return [size for tensor in self.coded for size in tensor.group_sizes(ranges)]
 
     @functools.cached_property
     def entries(self) -> int:

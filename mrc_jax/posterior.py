@@ -10,6 +10,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mrc_jax import sharing as sharing_lib
 from mrc_jax.errors import UsageError
@@ -123,17 +124,17 @@ def init_variables(
       sharing: of the tree.
       tree: initial weights, as `net` takes them.
       log_std_init: log of every standard deviation.
-      prior_scale_init: every prior scale.
+      prior_scale_init: prior scale of a tensor that is one group; where it has more, theirs go from
+        twice to an eighth of it.
     """
     manifest, maps = sharing.manifest, sharing_lib.maps(sharing)
     maps = jax.tree.map(jnp.asarray, maps)
     leaves = sharing_lib.uncoded_leaves(sharing, tree)
     tensors = [t for t in manifest.tensors if not t.factor]
-    entries, groups = manifest.entries, len(manifest.coded)
     params = {
         "mean": sharing_lib.collapse(sharing, maps, tree),
-        "log_variance": jnp.full(entries, 2 * log_std_init, jnp.float32),
-        "log_prior_scale": jnp.full(groups, jnp.log(prior_scale_init), jnp.float32),
+        "log_variance": jnp.full(manifest.entries, 2 * log_std_init, jnp.float32),
+        "log_prior_scale": jnp.asarray(_first_scales(sharing) + np.log(prior_scale_init)),
     }
     uncoded = {t.path: jnp.asarray(x) for t, x in zip(tensors, leaves, strict=True)}
     return {"params": params, "sharing": maps, "uncoded": uncoded}
@@ -165,22 +166,46 @@ def _stored_normal(key: chex.PRNGKey, shape: tuple[int, ...]) -> chex.Array:
     return stored(draw, word, jnp.zeros(shape, jnp.float32), key)
 
 
-def prior_scale(parameters: Parameters) -> chex.Array:
-    """The prior scales, float32[groups], rounded to bfloat16 and within the file's bounds."""
-    scale = jnp.clip(jnp.exp(parameters["log_prior_scale"]), 2.0**-100, 2.0**20)
-    return round_scale(scale)
+def _first_scales(sharing: Sharing) -> np.ndarray:
+    """float32[groups]: log of the prior scales at the start, over that of a tensor in one group.
+
+    A tensor in several begins with one for large weights, one for noise and others between them:
+    from equal ones they would part slowly.
+    """
+    spread = np.linspace(np.log(2), -np.log(8), sharing.ranges)
+    pieces = []
+    for tensor in sharing.manifest.coded:
+        count = len(tensor.group_sizes(sharing.ranges))
+        pieces.append(spread[:count] if count > 1 else np.zeros(1))
+    return np.concatenate(pieces).astype(np.float32)
+
+
+def prior_scale(parameters: Parameters, sharing: Sharing) -> chex.Array:
+    """The prior scales, float32[groups], rounded and bounded as the file holds them."""
+    scale = jnp.exp(parameters["log_prior_scale"])
+    if sharing.ranges > 1:
+        return _rounded(jnp.clip(scale, 2.0**-24, 240.0), 20)
+    return round_scale(jnp.clip(scale, 2.0**-100, 2.0**20))
 
 
 def round_scale(scale: chex.Array) -> chex.Array:
-    """Rounds to the nearest bfloat16 by integers, so that no compiler can leave it out."""
-    bits = jax.lax.bitcast_convert_type(jnp.asarray(scale, jnp.float32), jnp.uint32)
-    bits = bits + jnp.uint32(0x7FFF) + ((bits >> 16) & jnp.uint32(1))
-    return jax.lax.bitcast_convert_type(bits & jnp.uint32(0xFFFF0000), jnp.float32)
+    """Rounds to the nearest bfloat16."""
+    return _rounded(scale, 16)
+
+
+def _rounded(values: chex.Array, dropped: int) -> chex.Array:
+    """Rounds to the nearest float32 whose last bits, `dropped` of them, are zero; by integers, so
+    that no compiler can leave it out.
+    """
+    bits = jax.lax.bitcast_convert_type(jnp.asarray(values, jnp.float32), jnp.uint32)
+    half, last = jnp.uint32((1 << dropped - 1) - 1), (bits >> dropped) & jnp.uint32(1)
+    kept = jnp.uint32(0xFFFFFFFF >> dropped << dropped)
+    return jax.lax.bitcast_convert_type((bits + half + last) & kept, jnp.float32)
 
 
 def log_prior_scale_of_entries(parameters: Parameters, sharing: Sharing) -> chex.Array:
     """float32[entries]: the log prior scale of each entry."""
-    sizes = [t.entries for t in sharing.manifest.coded]
+    sizes = sharing.group_sizes
     scale = parameters["log_prior_scale"]
     pieces = [jnp.broadcast_to(scale[g], (size,)) for g, size in enumerate(sizes)]
     return jnp.concatenate(pieces)

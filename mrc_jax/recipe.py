@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from mrc_jax.errors import UsageError
+from mrc_jax.manifest import MAX_RANGES
 
 SELECTIONS = ("sample", "ordered", "argmax")
 PARAMETERISATIONS = ("mean_variance", "mean_kl")
@@ -20,6 +21,9 @@ class Recipe:
       embed_manifest: whether the file holds its manifest or the reader has to have it.
       sharing: (path pattern, factor) pairs, see `sharing.make_sharing`.
       uncoded: path patterns of tensors stored as they are.
+      scale_ranges: ranges of the entries of a large tensor, each with a prior scale of its own, 1
+        to 64 (see `Tensor.group_sizes`): important weights settle where the prior is wide, and the
+        others' noise is small where it is narrow.
       slack_nats: KL of a block beyond its index's bits (the paper's t is -slack_nats).
       selection: 'sample' (the paper's importance sampling), 'ordered' (the same law, by
         indices that are entropy-coded where that makes the file smaller) or 'argmax' (biased).
@@ -46,6 +50,7 @@ class Recipe:
     embed_manifest: bool = True
     sharing: tuple[tuple[str, int], ...] = ()
     uncoded: tuple[str, ...] = ()
+    scale_ranges: int = 1
     slack_nats: float = 0.0
     selection: str = "sample"
     parameterisation: str = "mean_variance"
@@ -66,14 +71,17 @@ class Recipe:
     def __post_init__(self) -> None:
         """Raises UsageError naming the first field that is impossible."""
         at_least = {
-            "bits": 0, "block_size": 0, "codebook_blocks": 1, "steps": 1, "refine_steps": 0,
-            "wave_blocks": 1, "batch_size": 1, "steps_per_call": 1, "codebook_bytes": 0,
+            "bits": 0, "block_size": 0, "codebook_blocks": 1, "scale_ranges": 1, "steps": 1,
+            "refine_steps": 0, "wave_blocks": 1, "batch_size": 1, "steps_per_call": 1,
+            "codebook_bytes": 0,
         }  # fmt: skip
         for name, minimum in at_least.items():
             if getattr(self, name) < minimum:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be at least {minimum}")
         if self.bits > 30:
             raise UsageError(f"bits = {self.bits}: an index has at most 30 bits")
+        if self.scale_ranges > MAX_RANGES:
+            raise UsageError(f"scale_ranges = {self.scale_ranges}: must be at most {MAX_RANGES}")
         positive = ("learning_rate", "final_learning_rate", "refine_learning_rate")
         for name in (*positive, "beta_init", "beta_step", "prior_scale_init"):
             if not 0 < getattr(self, name) < math.inf:

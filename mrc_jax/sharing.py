@@ -27,14 +27,21 @@ class Sharing:
       manifest: the tensors in the order of the flattened tree.
       seed: of the shared randomness.
       treedef: structure of the parameter tree (a jax.tree_util.PyTreeDef).
+      ranges: see `Tensor.group_sizes`.
     """
 
     manifest: Manifest
     seed: int
     treedef: Any = None
+    ranges: int = 1
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """Entries of each group."""
+        return self.manifest.group_sizes(self.ranges)
 
 
-def groups(manifest: Manifest) -> Iterator[tuple[int, Tensor, slice]]:
+def coded_tensors(manifest: Manifest) -> Iterator[tuple[int, Tensor, slice]]:
     """Yields (index of the tensor, tensor, its slice of the coded vector) for each coded tensor."""
     start = 0
     for index, tensor in enumerate(manifest.tensors):
@@ -43,9 +50,9 @@ def groups(manifest: Manifest) -> Iterator[tuple[int, Tensor, slice]]:
             start += tensor.entries
 
 
-def group_of_entry(manifest: Manifest) -> np.ndarray:
+def group_of_entry(manifest: Manifest, ranges: int = 1) -> np.ndarray:
     """int32[entries]: the group, and so the prior scale, of each entry."""
-    sizes = [t.entries for t in manifest.coded]
+    sizes = manifest.group_sizes(ranges)
     return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
 
 
@@ -76,7 +83,9 @@ def expand_group(group: Array, tensor: Tensor, index: int, seed: Array, xp: Any 
     return group.reshape(tensor.shape)
 
 
-def make_sharing(tree: Any, seed: int, rules: Rules = (), uncoded: Sequence[str] = ()) -> Sharing:
+def make_sharing(
+    tree: Any, seed: int, rules: Rules = (), uncoded: Sequence[str] = (), ranges: int = 1
+) -> Sharing:
     """Reads a parameter tree (arrays or shapes) into a Sharing.
 
     Args:
@@ -87,6 +96,7 @@ def make_sharing(tree: Any, seed: int, rules: Rules = (), uncoded: Sequence[str]
       rules: (pattern, factor) pairs as fnmatch has them, tried in order on the path and on every
         ending of it that begins at a key; factor 1 where none matches.
       uncoded: patterns of the tensors that are stored as they are; integer tensors always are.
+      ranges: see `Tensor.group_sizes`.
 
     Raises:
       UsageError: a pattern that matches nothing, or a tree that cannot be coded.
@@ -113,7 +123,7 @@ def make_sharing(tree: Any, seed: int, rules: Rules = (), uncoded: Sequence[str]
         raise UsageError(f"pattern {sorted(unused)[0]!r} matches no tensor; there are {paths}")
     if not any(t.entries for t in tensors):
         raise UsageError("the network has no tensor to code")
-    return Sharing(Manifest(tuple(tensors)), seed, treedef)
+    return Sharing(Manifest(tuple(tensors)), seed, treedef, ranges)
 
 
 def maps(sharing: Sharing) -> dict[str, dict[str, Array]]:
@@ -124,7 +134,7 @@ def maps(sharing: Sharing) -> dict[str, dict[str, Array]]:
     none).
     """
     out = {}
-    for index, tensor, _ in groups(sharing.manifest):
+    for index, tensor, _ in coded_tensors(sharing.manifest):
         if tensor.factor > 1:
             places = tensor.entries * tensor.factor
             seed = np.uint32(sharing.seed)
@@ -152,7 +162,7 @@ def expand(sharing: Sharing, maps: Any, coded: Array, uncoded: Sequence[Array]) 
     Its gradient gathers (each entry from the parameters that share it) and does not scatter.
     """
     rest, leaves = iter(uncoded), []
-    slices = {index: where for index, _, where in groups(sharing.manifest)}
+    slices = {index: where for index, _, where in coded_tensors(sharing.manifest)}
     for index, tensor in enumerate(sharing.manifest.tensors):
         if tensor.factor == UNCODED:
             leaves.append(next(rest))
@@ -173,7 +183,7 @@ def collapse(sharing: Sharing, maps: Any, tree: Any) -> Array:
     import jax.numpy as jnp
 
     leaves, out = sharing.treedef.flatten_up_to(tree), []
-    for index, tensor, _ in groups(sharing.manifest):
+    for index, tensor, _ in coded_tensors(sharing.manifest):
         leaf = jnp.ravel(jnp.asarray(leaves[index], jnp.float32))
         if tensor.factor > 1:
             own = maps[tensor.path]

@@ -23,6 +23,7 @@ GOLDEN = TESTS / "golden"
 DATA = TESTS.parent / "mrc_jax" / "data"
 LENET5_RULES = (("Conv_1/kernel", 2), ("Dense_0/kernel", 50))
 SCALES = (0x3E80, 0x3DCD, 0x4000, 0x3C01, 0x3F80, 0x0D80, 0x4980)  # 2^-100 and 2^20 are the last
+RANGE_SCALES = (0x3E80, 0x3DC0, 0x4000, 0x3380, 0x4370)  # as version 3 has them; 2^-24 and 240
 
 F32, BF16 = "float32", "bfloat16"
 CASES = {  # name: (tensors, embedded, fields of the header, uncoded bytes)
@@ -114,6 +115,24 @@ CASES = {  # name: (tensors, embedded, fields of the header, uncoded bytes)
         {"seed": 1, "bits": 1, "blocks": 99, "index_code": ORDERED},
         b"",
     ),
+    "ranges": (
+        [
+            ("bias", (7,), F32, 1),
+            ("kernel", (3, 3, 9, 7), F32, 1),
+            ("shared", (1029,), F32, 2),
+            ("step", (), "uint8", 0),
+        ],
+        True,
+        {"seed": 40, "bits": 10, "blocks": 60, "ranges": 2},
+        b"\x07",
+    ),
+    "ranges_ordered": (
+        [("a", (1023,), F32, 1), ("b", (1025,), F32, 1), ("c", (5120,), F32, 3)],
+        False,
+        {"seed": 41, "bits": 14, "blocks": 90, "codebook_blocks": 7, "index_code": ORDERED}
+        | {"ranges": 4},
+        b"",
+    ),
     "ordered_thirty_bits": (
         [("w", (20,), F32, 1)],
         True,
@@ -146,7 +165,8 @@ def build(
 ) -> Container:
     """A file's parts with indices of `indices` and scales of SCALES."""
     header = Header.of(manifest, embed, **fields)
-    scales = np.resize(np.asarray(SCALES, np.uint16), header.groups)
+    known = SCALES if header.ranges == 1 else RANGE_SCALES
+    scales = np.resize(np.asarray(known, np.uint16), header.groups)
     return Container(header, scales, uncoded, indices(header))
 
 

@@ -126,7 +126,7 @@ def decode(file: bytes, manifest: bytes | None = None) -> list[tuple[str, bytes]
     """(path, little-endian bytes) of each tensor; valid files only."""
     assert file[:3] == b"MRC" and zlib.crc32(file[:-4]) == int.from_bytes(file[-4:], "little")
     ordered = file[4] >> 1
-    assert file[3] == 1 + ordered
+    assert file[3] in (1 + ordered, 3)
     if file[4] & 1:
         length, at = varint(file, 5)
         manifest, at = file[at : at + length], at + length
@@ -139,10 +139,18 @@ def decode(file: bytes, manifest: bytes | None = None) -> list[tuple[str, bytes]
     seed, bits = struct.unpack_from("<IB", file, at)
     blocks, at = varint(file, at + 5)
     codebook_blocks, at = varint(file, at)
-    groups = [-(-size // factor) for _, size, _, factor in tensors if factor]
-    scales = struct.unpack_from(f"<{len(groups)}H", file, at)
-    at += 2 * len(groups)
-    n, field = sum(groups), at
+    ranges = 1
+    if file[3] == 3:
+        ranges, at = varint(file, at)
+    entries = [-(-size // factor) for _, size, _, factor in tensors if factor]
+    steps = [-(-m // ranges) if m >= 256 * ranges else m for m in entries]
+    count = sum(-(-m // step) for m, step in zip(entries, steps, strict=True))
+    if file[3] == 3:
+        scales, at = [c + 824 << 20 for c in file[at : at + count]], at + count
+    else:
+        scales = [c << 16 for c in struct.unpack_from(f"<{count}H", file, at)]
+        at += 2 * count
+    n, field = sum(entries), at
     for _, size, dtype, factor in tensors:
         field += 0 if factor else size * ITEM_BYTES[dtype]
     if ordered:
@@ -157,7 +165,7 @@ def decode(file: bytes, manifest: bytes | None = None) -> list[tuple[str, bytes]
         z = draw(seed, b // codebook_blocks, indices[b], lane, -(-n // blocks))
         return -z if codebook_blocks > 1 and sign_bit(4, seed, b, lane) else z
 
-    out, start, group = [], 0, 0
+    out, start, coded, group = [], 0, 0, 0
     for t, (path, size, dtype, factor) in enumerate(tensors):
         if factor == 0:
             data = file[at : at + size * ITEM_BYTES[dtype]]
@@ -166,11 +174,14 @@ def decode(file: bytes, manifest: bytes | None = None) -> list[tuple[str, bytes]
                 data = b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2))
             out.append((path, data))
             continue
-        m, scale = groups[group], struct.unpack("<f", struct.pack("<I", scales[group] << 16))[0]
-        own = [entry(start + e) * (scale / 4096) for e in range(m)]
+        m, step = entries[coded], steps[coded]
+        own = []
+        for e in range(m):
+            scale = struct.unpack("<f", struct.pack("<I", scales[group + e // step]))[0]
+            own.append(entry(start + e) * (scale / 4096))
         if factor > 1:
             places = [permute(i, m * factor, 2, seed, t) % m for i in range(size)]
             own = [-own[p] if sign_bit(3, seed, t, i) else own[p] for i, p in enumerate(places)]
         out.append((path, struct.pack(f"<{size}f", *own)))
-        start, group = start + m, group + 1
+        start, coded, group = start + m, coded + 1, group + -(-m // step)
     return out

@@ -85,13 +85,15 @@ def test_every_golden_file_is_decoded_inspected_and_verified(name, tmp_path, cap
         for tensor in facts["tensors"]:
             assert list(weights[tensor["path"]].shape) == tensor["shape"]
     assert sum(facts["parts_bytes"].values()) == facts["file_bytes"] == len(data)
-    assert facts["index_code"] == ("ordered" if name.startswith("ordered") else "fixed")
-    assert facts["version"] == (2 if facts["index_code"] == "ordered" else 1)
+    assert facts["index_code"] == ("ordered" if "ordered" in name else "fixed")
+    has_ranges = name.startswith("ranges")
+    assert facts["version"] == (3 if has_ranges else 2 if "ordered" in name else 1)
+    assert (facts["ranges"] > 1) == has_ranges
     if facts["index_code"] == "ordered":
         field = data[-facts["parts_bytes"]["indices"] - 4 :]
         assert (facts["index_r"], facts["index_s"]) == (field[0], field[1])
     assert sum(t["entries"] for t in facts["tensors"]) == facts["entries"]
-    assert len(facts["group_scales"]) == sum(t["factor"] > 0 for t in facts["tensors"])
+    assert len(facts["group_scales"]) == sum(t["groups"] for t in facts["tensors"])
     assert facts["manifest"] == (
         "supplied" if more else "embedded" if FILES[name]["embedded_manifest"] else "built-in"
     )

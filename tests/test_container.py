@@ -92,7 +92,7 @@ def test_the_parts_of_a_file_with_ordered_indices_need_its_size():
 def test_an_index_code_and_a_version_that_do_not_belong_together_are_refused():
     for code in (FIXED, ORDERED):
         body = pack(a_container(index_code=code))[:-4]
-        for version, flags in ((1, 3), (2, 1), (1, 5), (2, 5), (3, 3)):
+        for version, flags in ((1, 3), (2, 1), (1, 5), (2, 5), (3, 5), (4, 1)):
             wrong = body[:3] + bytes([version, flags]) + body[5:]
             with pytest.raises(FormatError, match=f"format version {version}"):
                 unpack(sealed(wrong))

@@ -45,7 +45,7 @@ def test_jax_decodes_golden_files_to_the_same_bits(name):
 
     @jax.jit
     def run(indices, scales):
-        sharing = Sharing(network, header.seed, treedef)
+        sharing = Sharing(network, header.seed, treedef, header.ranges)
         share = header.codebook_blocks
         return decode_jax.decode_tree(indices, scales, uncoded, sharing, codebook_blocks=share)
 

@@ -115,7 +115,7 @@ def test_the_steps_of_the_example_are_the_code_s():
     signs = sign_bits(SEED, Stream.CODEBOOK_SIGNS, np.uint32([0, 1]), 3)
     signed = np.where(signs, -drawn, drawn)
     slots = permuted(list(range(5)), 5)
-    index, tensor, _ = list(sharing.groups(network))[1]
+    index, tensor, _ = list(sharing.coded_tensors(network))[1]
     places = permute(np.arange(6, dtype=np.uint32), 6, SEED, Stream.SHARING, index)
     rows = {
         "draws of candidate 44, codebook 0": listed(drawn[0]),

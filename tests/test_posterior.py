@@ -205,5 +205,37 @@ def test_scales_round_to_the_nearest_bfloat16_and_stay_within_the_file_s_bounds(
     expected = jnp.asarray(values, jnp.bfloat16).astype(jnp.float32)
     np.testing.assert_array_equal(round_scale(jnp.asarray(values)), expected)
     np.testing.assert_array_equal(jax.jit(round_scale)(values), expected)
-    clipped = prior_scale({"log_prior_scale": jnp.asarray([-1000.0, 1000.0, 0.0])})
+    logs = jnp.asarray([-1000.0, 1000.0, 0.0])
+    clipped = prior_scale({"log_prior_scale": logs}, POSTERIOR.sharing)
     np.testing.assert_array_equal(clipped, np.float32([2.0**-100, 2.0**20, 1]))
+
+
+def test_scales_of_ranges_round_to_four_bits_and_stay_within_the_bounds_of_a_byte():
+    made = make_sharing({"w": jnp.ones(1024)}, 1, ranges=4)
+    exponent, digits = np.divmod(np.arange(256), 8)
+    possible = (8 + digits) * 2.0 ** (exponent - 27)
+    values = np.exp(np.random.default_rng(0).uniform(-20, 7, 5000))
+    found = prior_scale({"log_prior_scale": jnp.asarray(np.log(values), jnp.float32)}, made)
+    distance = np.abs(possible - np.clip(values, possible[0], possible[-1])[:, None])
+    assert np.isin(np.asarray(found, np.float64), possible).all()
+    best = np.min(distance, axis=1)
+    np.testing.assert_allclose(
+        np.abs(found - values)[values < 240], best[values < 240], rtol=1e-3, atol=1e-7 * 240
+    )
+    ends = prior_scale({"log_prior_scale": jnp.asarray([-1000.0, 1000.0])}, made)
+    np.testing.assert_array_equal(ends, np.float32([2.0**-24, 240]))
+
+
+def test_a_tensor_in_ranges_starts_with_scales_from_twice_to_an_eighth():
+    tree = {"a": jnp.ones(2048), "b": jnp.ones(511), "c": jnp.ones((3, 700))}
+    made = make_sharing(tree, 1, [("c", 2)], ranges=4)
+    assert made.group_sizes == [512] * 4 + [511] + [263] * 3 + [261]
+    params = init_variables(made, tree, -3.0, 0.5)["params"]
+    spread = 2.0 ** np.linspace(1, -3, 4)
+    wanted = 0.5 * np.concatenate([spread, [1], spread])
+    np.testing.assert_allclose(np.exp(params["log_prior_scale"]), wanted, rtol=1e-5)
+    group = sharing_lib.group_of_entry(made.manifest, 4)
+    np.testing.assert_array_equal(
+        log_prior_scale_of_entries(params, made), params["log_prior_scale"][group]
+    )
+    assert len(group) == made.manifest.entries
