@@ -5,8 +5,8 @@ import json
 import pathlib
 import re
 
-import numpy as np
 import independent_decoder
+import numpy as np
 import pytest
 
 from mrc_jax import container, manifest, ordered_code, shared_random, sharing
