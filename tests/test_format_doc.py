@@ -91,7 +91,7 @@ def test_the_limits_are_the_code_s():
     assert manifest.MAX_BYTES == 2**20 and f"2^20 bytes 1 to {manifest.MAX_TENSORS} tensors" in text
     assert f"| path | {manifest.MAX_PATH_BYTES} bytes |" in text
     assert manifest.MAX_PARAMETERS == 2**34 - 1 and manifest.MAX_ENTRIES == 2**32 - 1
-    assert manifest.MAX_SHARED_PLACES == 2**32 and MAX_PARAMETERS == 2**25
+    assert manifest.MAX_SHARED_PLACES == 2**32 and MAX_PARAMETERS == 2**24
     assert (container.MIN_SCALE, container.MAX_SCALE) == (2.0**-100, 2.0**20)
 
 
