@@ -6,15 +6,21 @@ import pathlib
 import zipfile
 from typing import Any
 
+import ml_collections
 import numpy as np
 import pytest
 from golden_files import TESTS
 from hostile_files import header_alone, sealed
 
+from configs import default
+from configs.sweeps import member as sweep_member
+from experiments.members import claim, members_of
+from experiments.settings import Config
 from mrc_jax import export
 from mrc_jax.checkpoint import Checkpoints
 from mrc_jax.cli import main
 from mrc_jax.decode import decode
+from mrc_jax.errors import UsageError
 from mrc_jax.manifest import Manifest, Tensor, varint
 
 SOURCES = sorted(
@@ -180,3 +186,28 @@ def test_what_a_checkpoint_says_is_read_as_numbers_or_refused(meta, code, tmp_pa
     assert main(["encode", str(tmp_path / "run"), "-o", str(tmp_path / "out.mrc")]) == code
     assert capsys.readouterr().err.count("\n") == 1
     assert tree(tmp_path) == before
+
+
+HOSTILE_TEXT = ["../../escaped", "/etc/escaped", "__import__('os').abort()", "$(touch x)", "a/../b"]
+
+
+@pytest.mark.parametrize("text", HOSTILE_TEXT)
+def test_no_text_of_a_config_takes_a_member_of_a_sweep_out_of_its_folder(text, tmp_path):
+    base = {**default.get_config().to_dict(), "name": text}
+    grid = {"name": [text, ".."], "uncoded": [(text,), (text, text)]}
+    sweep = ml_collections.ConfigDict({"base": base, "grid": grid})
+    members = members_of(sweep, tmp_path / "work")
+    assert {member.config.name for member in members} == {text, ".."}
+    for member in members:
+        claim(member)
+        assert member.folder.resolve().parent == (tmp_path / "work").resolve()
+        again = sweep_member.get_config(str(member.folder / "member.json"))
+        assert Config.from_config_dict(again) == member.config
+    assert {pathlib.Path(name).parts[0] for name in tree(tmp_path)} == {"work"}
+
+
+@pytest.mark.parametrize("field", ["file_bytes", "hidden", "learning_rate", "sharing", "distil"])
+def test_a_config_s_text_is_no_expression(field):
+    values = {**default.get_config().to_dict(), field: "1 + 1"}
+    with pytest.raises(UsageError, match=field):
+        Config.from_config_dict(ml_collections.ConfigDict(values))
