@@ -31,9 +31,15 @@ $(STAMP): setup.cfg pyproject.toml $(wildcard constraints/*.txt)
 	  $$found -m venv --clear $(VENV); \
 	fi; \
 	pins=constraints/py$$($(BIN)/python -c 'import sys; print(*sys.version_info[:2], sep="")').txt; \
-	if [ ! -f $$pins ]; then pins=/dev/null; fi; \
-	echo "make: installing into $(VENV) (constraints: $$pins)"; \
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c $$pins -e '.[train,test,dev,slurm]'; \
+	pip="$(BIN)/python -m pip install -qq --disable-pip-version-check"; \
+	if [ -f $$pins ]; then \
+	  echo "make: installing into $(VENV) (versions and hashes: $$pins)"; \
+	  $$pip --require-hashes -r $$pins; \
+	  $$pip --no-deps --no-build-isolation -e .; \
+	else \
+	  echo "make: installing into $(VENV) (no $$pins: the newest versions)"; \
+	  $$pip -e '.[train,test,dev,slurm]'; \
+	fi; \
 	touch $@
 
 demo: $(STAMP)  ## Compress a small network in minutes and check its file

@@ -74,7 +74,7 @@ class Checkpoints:
         """
         meta = {**meta, "sha256": _digest(state)}
         parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        where = self._manager.directory
+        where = pathlib.Path(self._manager.directory)
         _remove_torn(where)
         hook, sys.unraisablehook = sys.unraisablehook, _ignore_late_writes
         try:

@@ -93,8 +93,9 @@ def test_the_parts_of_a_step_are_timed_beside_it(monkeypatch) -> None:
     monkeypatch.setattr(train, "_STEPS", 1)
     monkeypatch.setattr(train, "_REPETITIONS", 1)
     monkeypatch.setattr(train, "BATCH_SIZE", 2)
+    monkeypatch.setattr(train, "MEMBERS", 2)
     rows = {row["step"]: row["seconds"] for row in train.rows()}
-    assert list(rows)[:2] == ["plain", "variational"]
+    assert list(rows)[:3] == ["plain", "variational", "variational, 2 members by one program"]
     assert all(rows[f"{part} alone"] > 0 for part in ("noise", "sharing", "KL"))
 
 

@@ -20,8 +20,10 @@ from mrc_jax.objective import block_kl_nats, penalty_nats
 from mrc_jax.posterior import sample_entries
 from mrc_jax.sharing import expand
 from mrc_jax.train import Problem, State
+from mrc_jax.vmap_members import vmap_members
 
 BATCH_SIZE = 128
+MEMBERS = 8
 _STEPS, _REPETITIONS = 20, 7  # of a call; calls of each kind, in turns
 
 
@@ -69,7 +71,25 @@ def _calls(config: Config) -> dict[str, Callable[[], Any]]:
         state, metrics = run_steps(state, _STEPS, False)
         jax.block_until_ready(metrics)
 
-    return {"plain": plain, "variational": variational, **parts}
+    together = f"variational, {MEMBERS} members by one program"
+    members = _members(config, weights, net, dataset)
+    return {"plain": plain, "variational": variational, together: members, **parts}
+
+
+def _members(config: Config, weights: Any, net: Any, dataset: Dataset) -> Callable[[], Any]:
+    """What runs _STEPS steps of members of other seeds that are trained together."""
+    size, recipe = config.file_bytes, config.recipe()
+    keys = [jax.random.key(seed) for seed in range(MEMBERS)]
+    made = [api.prepare(net, weights, networks.loss, size, key, recipe) for key in keys]
+    problems, arrays, states = (list(kind) for kind in zip(*made, strict=True))
+    run = vmap_members(problems, arrays, (dataset.train.inputs, dataset.train.labels))
+
+    def members() -> None:
+        nonlocal states
+        states, metrics = run(states, _STEPS)
+        jax.block_until_ready(metrics)
+
+    return members
 
 
 def _parts(problem: Problem, arrays: Any, state: State) -> dict[str, Callable[[], Any]]:
