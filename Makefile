@@ -11,7 +11,7 @@ PYTHON ?= python3.11 python3.12 python3
 DATA ?=
 SOURCES := mrc_jax experiments configs tests typings
 
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo test test-slow test-numpy lint format clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -52,6 +52,16 @@ test: lint  ## Lint, type check and all tests but the slow ones
 test-slow: $(STAMP)  ## The slow tests; DATA=DIR gives them the real data sets
 	MRC_DATA='$(if $(DATA),$(abspath $(DATA)))' $(BIN)/python -m pytest -m slow --timeout=7200
 
+# Needs a package index, so it is no test of pytest's, which reach no network.
+test-numpy: $(STAMP)  ## Every golden file with the oldest NumPy that setup.cfg allows, and with the newest
+	@set -e; oldest=$$(sed -n 's/^ *numpy>=/numpy==/p' setup.cfg); \
+	for numpy in $$oldest numpy; do \
+	  $(BIN)/python -m venv --clear $(VENV)-numpy; \
+	  $(VENV)-numpy/bin/python -m pip install -qq --disable-pip-version-check $$numpy; \
+	  PYTHONPATH='$(CURDIR)' $(VENV)-numpy/bin/python tests/decode_golden.py; \
+	done; \
+	rm -rf $(VENV)-numpy
+
 lint: $(STAMP)  ## Lint, format check and type check
 	$(BIN)/ruff check --quiet $(SOURCES)
 	$(BIN)/ruff format --check --quiet $(SOURCES)
@@ -62,5 +72,5 @@ format: $(STAMP)  ## Format the code and sort its imports
 	$(BIN)/ruff format --quiet $(SOURCES)
 
 clean:  ## Remove what make made, but for out/
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-numpy build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

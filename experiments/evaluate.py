@@ -14,7 +14,7 @@ from experiments import networks
 from experiments.command import run
 from experiments.data import load
 from experiments.settings import Config
-from mrc_jax import container
+from mrc_jax import files
 from mrc_jax.decode import decode, weights_sha256
 from mrc_jax.sharing import tree_of
 
@@ -33,8 +33,8 @@ def evaluate(config: Config, file: str, manifest: str | None, split: str) -> dic
     """
     dataset = load(config.data, config.data_dir)
     net = networks.network(config, dataset)
-    data = container.read(file)
-    weights = decode(data, container.read(manifest) if manifest else None)
+    data = files.read(file)
+    weights = decode(data, files.read(manifest) if manifest else None)
     like = jax.eval_shape(lambda: networks.initial_weights(net, dataset, 0))
     examples = getattr(dataset, split)
     return {

@@ -19,7 +19,7 @@ from experiments.command import run
 from experiments.data import load
 from experiments.record import read_json
 from experiments.settings import Config
-from mrc_jax import container
+from mrc_jax import files
 from mrc_jax.decode import decode
 from mrc_jax.errors import UsageError
 from mrc_jax.sharing import tree_of
@@ -66,9 +66,7 @@ def finished(folder: pathlib.Path, data_dir: str = "") -> Finished:
     dataset = load(config.data, config.data_dir)
     net = networks.network(config, dataset)
     like = jax.eval_shape(lambda: networks.initial_weights(net, dataset, 0))
-    weights = decode(
-        container.read(folder / "model.mrc"), container.read(folder / "model.manifest")
-    )
+    weights = decode(files.read(folder / "model.mrc"), files.read(folder / "model.manifest"))
     errors = [
         networks.error(net, tree_of(zeroed(weights, share), like), dataset.validation)
         for share in ZEROED

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from mrc_jax import container
+from mrc_jax import files
 from mrc_jax.errors import DataError, UsageError
 
 _PACKAGES = ("mrc_jax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
@@ -21,13 +21,13 @@ _PACKAGES = ("mrc_jax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkp
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes a JSON file atomically."""
-    container.write(path, (json.dumps(value, indent=1) + "\n").encode())
+    files.write(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def read_json(path: pathlib.Path) -> Any:
     """Reads a JSON file; DataError where it cannot be read."""
     try:
-        return json.loads(container.read(path))
+        return json.loads(files.read(path))
     except ValueError:
         raise DataError(f"{path}: is not JSON; remove it") from None
 
@@ -75,7 +75,7 @@ class Metrics:
         self._path = workdir / "metrics.jsonl"
         lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
         self.lines = min(keep, len(lines))
-        container.write(self._path, "".join(lines[: self.lines]).encode())
+        files.write(self._path, "".join(lines[: self.lines]).encode())
 
     def add(self, **values: Any) -> None:
         """Appends a line."""
@@ -83,7 +83,7 @@ class Metrics:
             with open(self._path, "a") as file:
                 file.write(json.dumps(values) + "\n")
         except OSError as error:
-            raise container.unwritable(self._path, error) from None
+            raise files.unwritable(self._path, error) from None
         if self._board is not None:
             phase = values.pop("phase")
             done = values.pop("done")

@@ -16,7 +16,7 @@ from experiments import distort, networks, record
 from experiments.data import Dataset, Split, load
 from experiments.progress import Bar
 from experiments.settings import Config, differences
-from mrc_jax import api, container
+from mrc_jax import api, files
 from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
 from mrc_jax.compress import Progress, code_all, steps_on, train_to_budget
 from mrc_jax.errors import UsageError
@@ -116,8 +116,8 @@ class Run:
 
     def _finish(self, state: State) -> dict[str, Any]:
         done = api.result(self.problem, state, sum(self.meta["seconds"].values()))
-        container.write(self.workdir / "model.mrc", done.file)
-        container.write(self.workdir / "model.manifest", done.manifest)
+        files.write(self.workdir / "model.mrc", done.file)
+        files.write(self.workdir / "model.manifest", done.manifest)
         errors = {
             "plain": self._errors(self.net, self.plain),
             "posterior_mean": self.meta["errors"]["posterior_mean"],

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments import record
 from experiments.members import status
-from mrc_jax import container
+from mrc_jax import files
 from mrc_jax.errors import DataError
 
 _ORIGIN = ("config_hash", "data_sha256", "commit", "device", "exit_code", "error")
@@ -61,8 +61,8 @@ def write(workdir: pathlib.Path) -> None:
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    container.write(workdir / "results.jsonl", lines.encode())
-    container.write(workdir / "results.csv", text.getvalue().encode())
+    files.write(workdir / "results.jsonl", lines.encode())
+    files.write(workdir / "results.csv", text.getvalue().encode())
 
 
 def _row(values: dict[str, Any]) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from experiments.run import Run, opened
 from experiments.settings import Config
 from experiments.workers import Stop
 from mrc_jax.compress import report
-from mrc_jax.container import read
 from mrc_jax.errors import NumericsError, UsageError
+from mrc_jax.files import read
 from mrc_jax.vmap_members import vmap_members
 
 _MAY_DIFFER = {

@@ -20,8 +20,9 @@ import orbax.checkpoint as ocp
 
 from mrc_jax import mean_kl
 from mrc_jax.coded_file import encode_file
-from mrc_jax.container import Header, unwritable
+from mrc_jax.container import Header
 from mrc_jax.errors import BusyError, DataError
+from mrc_jax.files import unwritable
 from mrc_jax.manifest import parse
 from mrc_jax.objective import slot_order
 from mrc_jax.posterior import prior_scale
@@ -147,7 +148,14 @@ def encode(path: str | os.PathLike[str], selection: str | None = None) -> bytes:
         checkpoints.close()
     if restored is None or "header" not in restored[1]:
         raise DataError(f"{path}: no checkpoint of a posterior there; give a run's work directory")
-    state, meta = restored
+    try:
+        return _encode(*restored, selection)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: its checkpoint is not of a posterior ({reason})") from None
+
+
+def _encode(state: Any, meta: dict[str, Any], selection: str | None) -> bytes:
     manifest = parse(bytes.fromhex(meta["manifest"]))
     header = Header.of(manifest, meta["embed"], **meta["header"])
     key = jax.random.wrap_key_data(jnp.asarray(state["key"]), impl="threefry2x32")

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import mrc_jax
-from mrc_jax import container, description, export, manifest
+from mrc_jax import container, description, export, files, manifest
 from mrc_jax.decode import (
     MAX_PARAMETERS,
     builtin_manifests,
@@ -116,11 +116,11 @@ def _naming(path: str) -> Iterator[None]:
 
 def _load(args: argparse.Namespace) -> tuple[bytes, container.Container, Manifest | None, str]:
     """The file's bytes, its parts, its manifest where one is known, and where that was found."""
-    data, supplied = container.read(args.file), None
+    data, supplied = files.read(args.file), None
     with _naming(args.file):
         parsed = container.unpack(data)
     if args.manifest is not None:
-        supplied = container.read(args.manifest)
+        supplied = files.read(args.manifest)
         with _naming(args.manifest):
             manifest.parse(supplied)
     header, place = parsed.header, "none"
@@ -146,7 +146,7 @@ def _decode(args: argparse.Namespace) -> None:
     save = export.writer(args.output)
     _, parsed, found, _ = _load(args)
     weights = _weights(args, parsed, found)
-    container.write(args.output, save(weights))
+    files.write(args.output, save(weights))
     count = sum(array.size for array in weights.values())
     digest = weights_sha256(weights)
     print(f"{args.output}: {len(weights)} tensors, {count} parameters, weights' SHA-256 {digest}")
@@ -180,7 +180,7 @@ def _verify(args: argparse.Namespace) -> None:
 
 def _report(path: str) -> dict[str, Any]:
     try:
-        report = json.loads(container.read(path))
+        report = json.loads(files.read(path))
     except (ValueError, RecursionError):
         raise DataError(f"{path}: is not JSON") from None
     if not isinstance(report, dict) or not {"file_bytes", "weights_sha256"} <= report.keys():
@@ -197,7 +197,7 @@ def _encode(args: argparse.Namespace) -> None:
     with warnings.catch_warnings():
         warnings.showwarning = warn
         data = checkpoint.encode(args.checkpoint, args.selection)
-    container.write(args.output, data)
+    files.write(args.output, data)
     print(f"{args.output}: {len(data)} bytes")
 
 

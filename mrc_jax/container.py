@@ -1,18 +1,15 @@
-"""The .mrc file: write, parse, check. Every byte is described in docs/FORMAT.md."""
+"""The bytes of an .mrc file: made, parsed, checked. Every byte is described in docs/FORMAT.md."""
 
 import dataclasses
-import errno
-import os
-import pathlib
 import struct
-import tempfile
 import zlib
 
 import numpy as np
 
 from mrc_jax import index_codes
 from mrc_jax.blocks import Partition
-from mrc_jax.errors import DataError, FormatError, UsageError
+from mrc_jax.errors import FormatError, UsageError
+from mrc_jax.files import MAX_FILE_BYTES
 from mrc_jax.manifest import (
     MAX_BYTES,
     MAX_ENTRIES,
@@ -28,7 +25,6 @@ MAGIC = b"MRC"
 VERSIONS = {index_codes.FIXED: 1, index_codes.ORDERED: 2}  # by the file's index code
 RANGES_VERSION = 3  # of files with more than one range, whatever their index code
 MAX_BITS = 30
-MAX_FILE_BYTES = 1 << 32
 MIN_SCALE, MAX_SCALE = 2.0**-100, 2.0**20
 _FIRST_SCALE = 824  # of version 3, 2^-24, as the upper 12 bits of a float32
 _EMBEDDED = 1  # the flag that says that the manifest is in the file
@@ -258,49 +254,3 @@ def _check(header: Header, scales: np.ndarray) -> None:
     values = scales_to_float(scales)
     if len(values) != header.groups or not np.all((values >= MIN_SCALE) & (values <= MAX_SCALE)):
         raise FormatError("a prior scale is not between 2^-100 and 2^20")
-
-
-def read(path: str | os.PathLike[str]) -> bytes:
-    """A file's bytes; DataError where it cannot be read, FormatError where it is too large."""
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-                raise FormatError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
-            return file.read()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read it ({error.strerror})") from None
-
-
-def unwritable(
-    path: str | os.PathLike[str], error: OSError | ValueError, what: str = "it"
-) -> DataError:
-    """The error for what could not be written, with its remedy."""
-    code = getattr(error, "errno", None)
-    reason = os.strerror(code) if code else " ".join(str(error).split())
-    full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    remedy = "free space" if full else "allow it, or give another place,"
-    return DataError(f"{path}: cannot write {what} ({reason}); {remedy} and run the command again")
-
-
-def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file atomically and durably: after an error the old file, or none, is there."""
-    target = pathlib.Path(path)
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", delete=False) as file:
-            temporary = pathlib.Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-        directory = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise unwritable(path, error) from None
-    finally:  # also when a signal interrupts it
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from mrc_jax.manifest import ITEM_BYTES, UNCODED, Manifest, parse
 from mrc_jax.shared_random import CHUNK, TABLE_UNIT, Stream, quantiles, sign_bits
 from mrc_jax.sharing import coded_tensors, expand_group
 
-MAX_PARAMETERS = 1 << 25
+MAX_PARAMETERS = 1 << 24
 _CHUNK = 1 << 19  # slots worked on at a time
 
 

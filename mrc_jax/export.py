@@ -30,11 +30,26 @@ def writer(path: str) -> Callable[[Weights], bytes]:
         raise UsageError(
             f"{path}: needs the package safetensors: pip install 'mrc_jax[train]', or write .npz"
         ) from None
-    return save
+
+    def safetensors(weights: Weights) -> bytes:
+        if "__metadata__" in weights:  # the format's own word; nobody could read the file
+            raise UsageError("no .safetensors file holds a tensor named __metadata__; write .npz")
+        return save(weights)
+
+    return safetensors
 
 
 def npz(weights: Weights) -> bytes:
-    """An .npz file, which depends on the weights alone, not on the time."""
+    """An .npz file, which depends on the weights alone, not on the time.
+
+    Raises:
+      UsageError: NumPy would give one tensor in place of another that is named so and '.npy'.
+    """
+    for path in weights:
+        if f"{path}.npy" in weights:
+            raise UsageError(
+                f"no .npz file holds both {path!r} and {path + '.npy'!r}; write .safetensors"
+            )
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for path, array in weights.items():

@@ -8,6 +8,13 @@ SETTINGS = {
     "x64": {"JAX_ENABLE_X64": "1"},
     "rbg": {"JAX_DEFAULT_PRNG_IMPL": "rbg"},
     "eight_devices": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+    "fast_math": {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"},
+    "everything": {
+        "JAX_ENABLE_X64": "1",
+        "JAX_DEFAULT_PRNG_IMPL": "rbg",
+        "JAX_THREEFRY_PARTITIONABLE": "0",
+        "XLA_FLAGS": "--xla_cpu_enable_fast_math=true --xla_force_host_platform_device_count=8",
+    },
 }
 
 

@@ -139,6 +139,30 @@ CASES = {  # name: (tensors, embedded, fields of the header, uncoded bytes)
         {"seed": 30, "bits": 30, "blocks": 9, "index_code": ORDERED},
         b"",
     ),
+    "ordered_external": (
+        [
+            ("a", (41, 3), F32, 5),
+            ("b", (3,), F32, 0),
+            ("c", (2,), "int8", 0),
+            ("d", (1, 2), "uint8", 0),
+            ("e", (2,), "uint16", 0),
+            ("f", (2,), "int64", 0),
+            ("g", (1,), "uint64", 0),
+            ("h", (2, 2, 2), F32, 8),
+            ("i", (11,), F32, 1),
+        ],
+        False,
+        {"seed": 41, "bits": 24, "blocks": 16, "codebook_blocks": 16, "index_code": ORDERED},
+        b"".join(
+            [
+                np.asarray([-0.0, 1.5, np.inf], "<f4").tobytes(),
+                bytes([0x80, 0x7F, 0, 0xFF]),
+                np.asarray([1, 65535], "<u2").tobytes(),
+                np.asarray([-(1 << 63), 1 << 40], "<i8").tobytes(),
+                np.asarray([(1 << 64) - 1], "<u8").tobytes(),
+            ]
+        ),
+    ),
 }
 
 

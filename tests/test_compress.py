@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import mrc_jax
+from mrc_jax.container import unpack
 from mrc_jax.decode import decode
 
 INPUTS = np.random.default_rng(0).normal(size=(256, 8)).astype(np.float32)
@@ -63,6 +64,23 @@ def test_batches_from_an_iterable_train_too_and_one_that_ends_is_refused() -> No
             net, LOSS, iter(batches), 150, jax.random.key(0), recipe=RECIPE,
             params=net.init(jax.random.key(0), INPUTS),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("selection", ["sample", "ordered"])
+def test_a_tensor_in_ranges_has_a_prior_scale_for_each_in_the_file(selection: str) -> None:
+    net = nn.Sequential([nn.Dense(70), nn.relu, nn.Dense(3)])
+    recipe = dataclasses.replace(RECIPE, scale_ranges=2, selection=selection)
+    done = mrc_jax.compress_network(
+        net, LOSS, (INPUTS, LABELS), 200, jax.random.key(0), recipe=recipe
+    )
+    parsed = unpack(done.file)
+    assert 0.95 * 200 <= len(done.file) <= 200 and parsed.header.version == 3
+    assert parsed.header.groups == done.report["parts_bytes"]["scales"] == 5  # 70, 280, 280, 3, 210
+    assert parsed.scales[1] != parsed.scales[2]
+    weights = mrc_jax.tree_of(
+        decode(done.file), jax.eval_shape(net.init, jax.random.key(0), INPUTS)
+    )
+    assert (net.apply(weights, INPUTS).argmax(1) == LABELS).mean() > 0.8
 
 
 def test_mean_kl_codes_in_waves_blocks_at_their_budget_and_refuses_a_budget_of_nothing() -> None:

@@ -23,6 +23,7 @@ NUMPY_ONLY = {
     "decode",
     "description",
     "errors",
+    "files",
     "index_codes",
     "index_room",
     "manifest",

@@ -23,7 +23,7 @@ from experiments import record
 from experiments.benchmark import figure, tables
 from experiments.benchmark.measure import in_fresh_process, origin
 from experiments.command import run
-from mrc_jax import container
+from mrc_jax import files
 from mrc_jax.errors import UsageError
 
 _JSON = flags.DEFINE_bool("json", False, "Print one list of objects.")
@@ -64,7 +64,7 @@ def _document(folder: pathlib.Path) -> None:
     found = {what: record.read_json(folder / f"{what}.json") for what in tables.WHAT}
     rows = {what: one["rows"] for what, one in found.items()}
     text = tables.document(rows, {what: tables.told(one) for what, one in found.items()})
-    container.write(tables.DOCUMENT, text.encode())
+    files.write(tables.DOCUMENT, text.encode())
 
 
 def _counted(what: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,50 @@
+"""A coverage-guided search for files that the decoder neither decodes nor refuses.
+
+python tests/fuzz_decode.py CORPUS [libFuzzer's flags]
+"""
+
+import sys
+import time
+
+import atheris
+
+with atheris.instrument_imports(include=["mrc_jax"]):
+    from mrc_jax import container, description
+    from mrc_jax.decode import expand, find_manifest
+    from mrc_jax.errors import FormatError
+
+import independent_decoder
+from golden_files import FILES, golden
+from hostile_files import SECONDS, sealed
+
+LIMIT = 1 << 14  # parameters; larger networks take time and no other path
+FEW = 64  # parameters: quick for the independent decoder
+MANIFESTS = {
+    container.unpack(data).header.fingerprint: manifest
+    for data, manifest in map(golden, FILES)
+    if manifest is not None
+}
+
+
+def attempt(body: bytes) -> None:
+    """Seals a body and decodes it; whatever is no FormatError, or late, ends the search."""
+    data, start = sealed(body), time.thread_time()
+    supplied = MANIFESTS.get(body[5:13])
+    try:
+        parsed = container.unpack(data)
+        network = find_manifest(parsed.header, supplied)
+        weights = expand(parsed, network, LIMIT)
+        description.text({**description.facts(parsed, network, data), "file_bytes": len(data)})
+    except FormatError as error:
+        assert "\n" not in str(error)
+        weights = {}
+    assert time.thread_time() - start < SECONDS, "it took too long"
+    if weights and sum(array.size for array in weights.values()) <= FEW:
+        found = [(path, array.tobytes()) for path, array in weights.items()]
+        assert independent_decoder.decode(data, supplied) == found
+        independent_decoder.words.cache_clear()
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, attempt)
+    atheris.Fuzz()
