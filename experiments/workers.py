@@ -152,11 +152,13 @@ def spawn(member: Member, workers: int, start_new_session: bool = False) -> subp
 
 
 def environment(workers: int) -> dict[str, str]:
-    """The environment of members, in which they find this checkout and share an accelerator."""
+    """The environment of members, in which they find this checkout, share an accelerator, and say
+    what they say in its order: an error comes last.
+    """
     found = os.environ.get("PYTHONPATH")
     paths = os.pathsep.join(filter(None, (str(ROOT), found)))
     memory = {} if workers == 1 else {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / workers:.3f}"}
-    return {**memory, **os.environ, "PYTHONPATH": paths}
+    return {**memory, **os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
 
 
 def last_line(log: pathlib.Path) -> str:
