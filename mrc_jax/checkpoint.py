@@ -150,7 +150,7 @@ def encode(path: str | os.PathLike[str], selection: str | None = None) -> bytes:
         raise DataError(f"{path}: no checkpoint of a posterior there; give a run's work directory")
     try:
         return _encode(*restored, selection)
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: its checkpoint is not of a posterior ({reason})") from None
 
@@ -160,10 +160,8 @@ def _encode(state: Any, meta: dict[str, Any], selection: str | None) -> bytes:
     header = Header.of(manifest, meta["embed"], **meta["header"])
     key = jax.random.wrap_key_data(jnp.asarray(state["key"]), impl="threefry2x32")
     params = {name: jnp.asarray(value) for name, value in state["params"].items()}
-    sharing, uncoded = (
-        Sharing(manifest, header.seed, ranges=header.ranges),
-        state.get("uncoded") or {},
-    )
+    sharing = Sharing(manifest, header.seed, ranges=header.ranges)
+    uncoded = state.get("uncoded") or {}
     if "share_logit" in params:  # in units of the prior scales that the file will hold
         params["log_prior_scale"] = jnp.log(prior_scale(params, sharing))
         partition, order = header.partition, slot_order(header.partition, header.seed)

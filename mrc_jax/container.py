@@ -3,6 +3,7 @@
 import dataclasses
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,9 @@ VERSIONS = {index_codes.FIXED: 1, index_codes.ORDERED: 2}  # by the file's index
 RANGES_VERSION = 3  # of files with more than one range, whatever their index code
 MAX_BITS = 30
 MIN_SCALE, MAX_SCALE = 2.0**-100, 2.0**20
-_FIRST_SCALE = 824  # of version 3, 2^-24, as the upper 12 bits of a float32
+RANGE_SCALE_BITS = 12  # of a float32, its upper ones, that a scale of version 3 may use
+_FIRST_SCALE = 824  # as these bits: 2^-24; a byte counts from it
+MIN_RANGE_SCALE, MAX_RANGE_SCALE = 2.0**-24, 240.0
 _EMBEDDED = 1  # the flag that says that the manifest is in the file
 
 
@@ -217,25 +220,24 @@ def _header(reader: Reader, version: int) -> Header:
     index_code = flags >> 1
     if index_code not in VERSIONS or version not in (VERSIONS[index_code], RANGES_VERSION):
         raise FormatError(f"unknown flags {flags:#x} in a file of format version {version}")
+    manifest: Manifest | None = None
+    own: dict[str, Any] = {}
     if flags & _EMBEDDED:
         manifest = parse(reader.take(reader.varint(MAX_BYTES, "manifest length"), "the manifest"))
-        fingerprint, entries = manifest.fingerprint, manifest.entries
-        groups, uncoded_bytes = 0, manifest.uncoded_bytes
     else:
-        manifest, fingerprint = None, reader.take(8, "the fingerprint")
-        entries = reader.varint(MAX_ENTRIES, "number of entries")
-        groups = reader.varint(MAX_TENSORS * MAX_RANGES, "number of groups")
-        uncoded_bytes = reader.varint(MAX_FILE_BYTES, "uncoded bytes")
+        own["fingerprint"] = reader.take(8, "the fingerprint")
+        own["entries"] = reader.varint(MAX_ENTRIES, "number of entries")
+        own["groups"] = reader.varint(MAX_TENSORS * MAX_RANGES, "number of groups")
+        own["uncoded_bytes"] = reader.varint(MAX_FILE_BYTES, "uncoded bytes")
     seed, bits = struct.unpack("<IB", reader.take(5, "the seed"))
-    blocks = reader.varint(MAX_ENTRIES, "number of blocks")
-    codebook_blocks = reader.varint(MAX_ENTRIES, "codebook sharing")
-    ranges = reader.varint(MAX_RANGES, "number of ranges") if version == RANGES_VERSION else 1
-    if version == RANGES_VERSION and ranges < 2:
-        raise FormatError(f"{ranges} ranges in a file of format version {version}")
-    if manifest:
-        groups = len(manifest.group_sizes(ranges))
-    counts = (entries, groups, uncoded_bytes, seed, blocks, bits, codebook_blocks)
-    return Header(manifest, fingerprint, *counts, index_code=index_code, ranges=ranges)
+    plan: dict[str, Any] = {"seed": seed, "bits": bits, "index_code": index_code}
+    plan["blocks"] = reader.varint(MAX_ENTRIES, "number of blocks")
+    plan["codebook_blocks"] = reader.varint(MAX_ENTRIES, "codebook sharing")
+    if version == RANGES_VERSION:
+        plan["ranges"] = reader.varint(MAX_RANGES, "number of ranges")
+        if plan["ranges"] < 2:
+            raise FormatError(f"{plan['ranges']} ranges in a file of format version {version}")
+    return Header.of(manifest, True, **plan) if manifest else Header(None, **own, **plan)
 
 
 def _check(header: Header, scales: np.ndarray) -> None:

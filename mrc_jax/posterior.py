@@ -13,6 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrc_jax import sharing as sharing_lib
+from mrc_jax.container import (
+    MAX_RANGE_SCALE,
+    MAX_SCALE,
+    MIN_RANGE_SCALE,
+    MIN_SCALE,
+    RANGE_SCALE_BITS,
+)
 from mrc_jax.errors import UsageError
 from mrc_jax.shared_random import stored
 from mrc_jax.sharing import Sharing
@@ -173,10 +180,8 @@ def _first_scales(sharing: Sharing) -> np.ndarray:
     from equal ones they would part slowly.
     """
     spread = np.linspace(np.log(2), -np.log(8), sharing.ranges)
-    pieces = []
-    for tensor in sharing.manifest.coded:
-        count = len(tensor.group_sizes(sharing.ranges))
-        pieces.append(spread[:count] if count > 1 else np.zeros(1))
+    groups = [len(tensor.group_sizes(sharing.ranges)) for tensor in sharing.manifest.coded]
+    pieces = [spread if count > 1 else np.zeros(1) for count in groups]
     return np.concatenate(pieces).astype(np.float32)
 
 
@@ -184,8 +189,8 @@ def prior_scale(parameters: Parameters, sharing: Sharing) -> chex.Array:
     """The prior scales, float32[groups], rounded and bounded as the file holds them."""
     scale = jnp.exp(parameters["log_prior_scale"])
     if sharing.ranges > 1:
-        return _rounded(jnp.clip(scale, 2.0**-24, 240.0), 20)
-    return round_scale(jnp.clip(scale, 2.0**-100, 2.0**20))
+        return _rounded(jnp.clip(scale, MIN_RANGE_SCALE, MAX_RANGE_SCALE), RANGE_SCALE_BITS)
+    return round_scale(jnp.clip(scale, MIN_SCALE, MAX_SCALE))
 
 
 def round_scale(scale: chex.Array) -> chex.Array:
@@ -193,10 +198,11 @@ def round_scale(scale: chex.Array) -> chex.Array:
     return _rounded(scale, 16)
 
 
-def _rounded(values: chex.Array, dropped: int) -> chex.Array:
-    """Rounds to the nearest float32 whose last bits, `dropped` of them, are zero; by integers, so
-    that no compiler can leave it out.
+def _rounded(values: chex.Array, kept_bits: int) -> chex.Array:
+    """Rounds to the nearest float32 that uses its upper bits alone; by integers, so that no
+    compiler can leave it out.
     """
+    dropped = 32 - kept_bits
     bits = jax.lax.bitcast_convert_type(jnp.asarray(values, jnp.float32), jnp.uint32)
     half, last = jnp.uint32((1 << dropped - 1) - 1), (bits >> dropped) & jnp.uint32(1)
     kept = jnp.uint32(0xFFFFFFFF >> dropped << dropped)

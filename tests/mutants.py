@@ -11,7 +11,7 @@ from hostile_files import sealed
 from mrc_jax.container import RANGES_VERSION, Header, parts, unpack
 from mrc_jax.decode import find_manifest
 from mrc_jax.errors import FormatError
-from mrc_jax.manifest import ITEM_BYTES, Manifest, parse, varint
+from mrc_jax.manifest import ITEM_BYTES, MAX_RANGES, Manifest, parse, varint
 
 SEED = 20261124
 NAMES = [name for name, facts in FILES.items() if facts["file_bytes"] <= 400]
@@ -136,15 +136,21 @@ def fitted(
     counts: Fields, after: Fields, manifest: bytes, rng: random.Random
 ) -> tuple[Fields, Fields]:
     """Counts, scales and uncoded bytes that fit the manifest, so that a reader gets further."""
+    named = [field.value for field in after if field.name == "ranges"]
+    ranges = named[0] if named else 1
+    if not isinstance(ranges, int) or not 1 <= ranges <= MAX_RANGES:
+        return counts, after
     try:
         network = parse(manifest)
     except FormatError:
         return counts, after
-    if network.uncoded_bytes > 1 << 12 or len(network.coded) > 1 << 8:
+    groups = len(network.group_sizes(ranges))
+    if network.uncoded_bytes > 1 << 12 or groups > 1 << 8:
         return counts, after
-    right = (network.entries, len(network.coded), network.uncoded_bytes)
+    right = (network.entries, groups, network.uncoded_bytes)
     counts = [Field("count", count) for count in right]
-    scales = [Field("scale", rng.randrange(0x0D80, 0x4981), 2) for _ in network.coded]
+    width, first, end = (1, 0, 256) if named else (2, 0x0D80, 0x4981)
+    scales = [Field("scale", rng.randrange(first, end), width) for _ in range(groups)]
     kept = [field for field in after if field.name not in ("scale", "uncoded")]
     uncoded = Field("uncoded", bytes(rng.getrandbits(1) for _ in range(network.uncoded_bytes)))
     return counts, [*kept[:-1], *scales, uncoded, *kept[-1:]]

@@ -170,6 +170,7 @@ NETWORK = Manifest((Tensor("w", (3,), "float32", 1),)).data.hex()
         ({"manifest": file_of_path("../x")[6:20].hex()}, 5),
         ({"header": {"__class__": "os.system"}}, 1),
         ({"header": {**GOOD_HEADER, "blocks": "__import__('os').abort()"}}, 1),
+        ({"header": {**GOOD_HEADER, "ranges": 0}}, 1),
         ({"header": "../../escaped"}, 1),
         ({"selection": "os.system('true')"}, 1),
         ({}, 1),

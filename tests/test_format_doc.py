@@ -93,6 +93,11 @@ def test_the_limits_are_the_code_s():
     assert manifest.MAX_PARAMETERS == 2**34 - 1 and manifest.MAX_ENTRIES == 2**32 - 1
     assert manifest.MAX_SHARED_PLACES == 2**32 and MAX_PARAMETERS == 2**24
     assert (container.MIN_SCALE, container.MAX_SCALE) == (2.0**-100, 2.0**20)
+    assert (container.MIN_RANGE_SCALE, container.MAX_RANGE_SCALE) == (2.0**-24, 240)
+    first, dropped = container._FIRST_SCALE, 32 - container.RANGE_SCALE_BITS
+    assert f"float32 whose bits are (c + {first}) << {dropped}" in text
+    assert f"R ranges of a large tensor 2 to {manifest.MAX_RANGES}" in text
+    assert f"one group if m < {manifest.MIN_RANGE_ENTRIES} x R" in text
 
 
 @pytest.mark.parametrize("name", ["example.mrc", "ordered_example.mrc"])
