@@ -1,6 +1,7 @@
 """The high-level call: its promises, and its refusals."""
 
 import dataclasses
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,9 @@ import optax
 import pytest
 
 import mrc_jax
-from mrc_jax.container import unpack
+from mrc_jax.api import prepare
+from mrc_jax.checkpoint import Checkpoints, encode, plan_meta
+from mrc_jax.container import scales_to_float, unpack
 from mrc_jax.decode import decode
 
 INPUTS = np.random.default_rng(0).normal(size=(256, 8)).astype(np.float32)
@@ -81,6 +84,20 @@ def test_a_tensor_in_ranges_has_a_prior_scale_for_each_in_the_file(selection: st
         decode(done.file), jax.eval_shape(net.init, jax.random.key(0), INPUTS)
     )
     assert (net.apply(weights, INPUTS).argmax(1) == LABELS).mean() > 0.8
+
+
+def test_a_checkpoint_of_a_posterior_in_ranges_is_encoded_with_its_scales(
+    tmp_path: pathlib.Path,
+) -> None:
+    net, recipe = nn.Dense(80), dataclasses.replace(RECIPE, scale_ranges=2)
+    start = net.init(jax.random.key(0), INPUTS)
+    problem, _, state = prepare(net, start, LOSS, 200, jax.random.key(1), recipe)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(state, plan_meta(problem))
+    checkpoints.close()
+    parsed = unpack(encode(tmp_path))
+    assert parsed.header == problem.header and parsed.header.ranges == 2
+    assert scales_to_float(parsed.scales).tolist() == pytest.approx([0.135, 0.27, 0.017], rel=0.06)
 
 
 def test_mean_kl_codes_in_waves_blocks_at_their_budget_and_refuses_a_budget_of_nothing() -> None:
