@@ -49,61 +49,77 @@ def loss(logits: chex.Array, targets: chex.Array) -> chex.Array:
 
 def train_plain(
     net: nn.Module,
-    weights: Any,
+    state: Any,
+    done: int,
     split: Split,
     config: Config,
-    on_call: Callable[[int, float], None],
+    on_call: Callable[[Any, int, float], None],
 ) -> Any:
     """Trains the uncompressed network with Adam, its rate falling to zero by a cosine.
 
     Args:
-      net, weights: the network and its start.
+      net: the network.
+      state: of `plain_start`, or what a call left.
+      done: the steps that led to it.
       split: training data.
       config: plain_steps, plain_learning_rate, batch_size, steps_per_call and seed.
-      on_call: called with (steps done, loss in nats).
+      on_call: called with (state, steps done, loss in nats).
+
+    Returns:
+      The trained weights.
     """
-    run, carry = plain_program(net, weights, split, config)
-    for start in range(0, config.plain_steps, config.steps_per_call):
-        stop = min(start + config.steps_per_call, config.plain_steps)
-        carry, values = run(carry, jnp.arange(start, stop))
-        mean = float(jnp.mean(values))
+    run, data = plain_program(net, split, config)
+    while done < config.plain_steps:
+        end = min(done + config.steps_per_call, config.plain_steps)
+        state, values = run(state, data, jnp.arange(done, end))
+        done, mean = end, float(jnp.mean(values))
         if not np.isfinite(mean):
             raise NumericsError(
-                f"plain training: the loss is not finite by step {stop}, at learning rate "
+                f"plain training: the loss is not finite by step {done}, at learning rate "
                 f"{config.plain_learning_rate:g}: lower plain_learning_rate"
             )
-        on_call(stop, mean)
-    return carry[0]
+        on_call(state, done, mean)
+    return state[0]
+
+
+def plain_start(weights: Any, config: Config) -> tuple[Any, Any]:
+    """The state of plain training before its first step: the weights, and Adam's."""
+    return weights, _plain_optimizer(config).init(weights)
 
 
 def plain_program(
-    net: nn.Module, weights: Any, split: Split, config: Config
-) -> tuple[Callable[[Any, chex.Array], Any], Any]:
-    """A compiled function (carry, step numbers) -> (carry, losses) and its first carry, which
-    begins with the weights.
+    net: nn.Module, split: Split, config: Config
+) -> tuple[Callable[[Any, Any, chex.Array], Any], Any]:
+    """A compiled function (state, data, step numbers) -> (state, losses), and the data on the
+    device.
 
     Args: as in `train_plain`.
     """
-    optimizer = optax.adam(
-        optax.cosine_decay_schedule(config.plain_learning_rate, config.plain_steps)
-    )
+    optimizer = _plain_optimizer(config)
     key = jax.random.key(config.seed + 1)
     data = (jnp.asarray(split.inputs), jnp.asarray(split.labels))
     batch_size = min(config.batch_size, len(split.labels))
 
-    def step(carry: Any, number: chex.Array) -> tuple[Any, chex.Array]:
-        weights, opt_state, data = carry
-        picked = jax.random.randint(
-            jax.random.fold_in(key, number), (batch_size,), 0, data[1].shape[0]
-        )
-        value, gradient = jax.value_and_grad(
-            lambda w: jnp.mean(loss(_logits(net, w, data[0][picked]), data[1][picked]))
-        )(weights)
-        updates, opt_state = optimizer.update(gradient, opt_state)
-        return (optax.apply_updates(weights, updates), opt_state, data), value
+    def run(state: Any, data: Any, numbers: chex.Array) -> Any:
+        def step(state: Any, number: chex.Array) -> tuple[Any, chex.Array]:
+            weights, opt_state = state
+            picked = jax.random.randint(
+                jax.random.fold_in(key, number), (batch_size,), 0, data[1].shape[0]
+            )
+            value, gradient = jax.value_and_grad(
+                lambda w: jnp.mean(loss(_logits(net, w, data[0][picked]), data[1][picked]))
+            )(weights)
+            updates, opt_state = optimizer.update(gradient, opt_state)
+            return (optax.apply_updates(weights, updates), opt_state), value
 
-    run = jax.jit(lambda carry, numbers: jax.lax.scan(step, carry, numbers))
-    return run, (weights, optimizer.init(weights), data)
+        return jax.lax.scan(step, state, numbers)
+
+    return jax.jit(run), data
+
+
+def _plain_optimizer(config: Config) -> optax.GradientTransformation:
+    rate = optax.cosine_decay_schedule(config.plain_learning_rate, config.plain_steps)
+    return optax.adam(rate)
 
 
 def error(net: nn.Module, weights: Any, split: Split) -> float:

@@ -3,10 +3,9 @@
 import contextlib
 import dataclasses
 import pathlib
-import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from experiments import distort, networks, record
 from experiments.data import Dataset, Split, load
 from experiments.progress import Bar
 from experiments.settings import Config, differences
+from experiments.stopping import stopping
 from mrc_jax import api, files
 from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
 from mrc_jax.compress import Progress, code_all, steps_on, train_to_budget
@@ -30,7 +30,7 @@ class Run:
 
     def __init__(self, config: Config, dataset: Dataset, workdir: pathlib.Path) -> None:
         self.config, self.dataset, self.workdir = config, dataset, workdir
-        self.stop = False
+        self.stop = 0  # the number of the signal that asked for it
         self.plain: Any = None  # the plain network's weights, known after `data`
         self.net = networks.network(config, self.dataset)
         self.start = networks.initial_weights(self.net, self.dataset, config.seed)
@@ -79,18 +79,27 @@ class Run:
         if restored is not None:
             weights = restored[0]
         else:
-            total = self.config.plain_steps
-            weights = networks.train_plain(
-                self.net,
-                self.start,
-                examples,
-                self.config,
-                lambda done, loss: self.bar.update(
-                    "plain network", "steps", done, total, f"loss {loss:.4f}"
-                ),
-            )
+            weights = self._train_plain(examples)
             checkpoints.save(weights, {})
+        checkpoints.close()
+        return weights
+
+    def _train_plain(self, examples: Split) -> Any:
+        checkpoints = Checkpoints(self.workdir / "plain_training")
+        start, total = networks.plain_start(self.start, self.config), self.config.plain_steps
+        state, meta = checkpoints.restore(start) or (start, {"done": 0, "seconds": {}})
+        self.meta["seconds"].update(meta["seconds"])
+        self._clock = self._saved = time.monotonic()
+
+        def on_call(state: Any, done: int, loss: float) -> None:
+            self.bar.update("plain network", "steps", done, total, f"loss {loss:.4f}")
             self._spend("plain")
+            kept = {"done": done, "seconds": self.meta["seconds"]}
+            self._keep(lambda: checkpoints.save(state, kept))
+
+        weights = networks.train_plain(
+            self.net, state, meta["done"], examples, self.config, on_call
+        )
         checkpoints.close()
         return weights
 
@@ -154,19 +163,22 @@ class Run:
         self.bar.update(progress.phase, unit, progress.done, progress.total, text)
         self.metrics.add(phase=progress.phase, done=progress.done, **values)
         self._spend(progress.phase)
+        self._keep(lambda: self.save(state))
+
+    def _keep(self, save: Callable[[], None]) -> None:
+        """Saves where it is time to; ends the process where that was asked for."""
         if self.stop or time.monotonic() - self._saved > self.config.checkpoint_every_s:
-            self.save(state)
+            save()
+            self._saved = time.monotonic()
         if self.stop:
             self.bar.close()
-            command = f"{pathlib.Path(sys.executable).name} -m experiments.compress"
-            print(f"stopped; go on with: {command} {' '.join(sys.argv[1:])}", file=sys.stderr)
-            sys.exit(128 + signal.SIGTERM)
+            print(_how_to_go_on(), file=sys.stderr)
+            sys.exit(128 + self.stop)
 
     def save(self, state: State) -> None:
         """Writes a checkpoint."""
         plan = plan_meta(self.problem)
         self.checkpoints.save(state, {**self.meta, **plan, "lines": self.metrics.lines})
-        self._saved = time.monotonic()
 
     def _spend(self, phase: str) -> None:
         """Adds the time since the last call to a phase's seconds."""
@@ -222,9 +234,16 @@ def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
 
     Raises: as `opened`.
     """
-    with opened(config, workdir) as job:
-        signal.signal(signal.SIGTERM, lambda *_: setattr(job, "stop", True))
+    with (
+        opened(config, workdir) as job,
+        stopping(lambda number: setattr(job, "stop", number), _how_to_go_on),
+    ):
         return job.go()
+
+
+def _how_to_go_on() -> str:
+    command = f"{pathlib.Path(sys.executable).name} -m experiments.compress"
+    return f"stopped; go on with: {command} {' '.join(sys.argv[1:])}"
 
 
 def summary(report: dict[str, Any]) -> str:

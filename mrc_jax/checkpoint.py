@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import pathlib
@@ -73,7 +74,7 @@ class Checkpoints:
         Raises:
           DataError: it cannot be written.
         """
-        meta = {**meta, "sha256": _digest(state)}
+        meta = {**meta, "sha256": _digest(state, meta)}
         parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         where = pathlib.Path(self._manager.directory)
         _remove_torn(where)
@@ -98,7 +99,8 @@ class Checkpoints:
                 target = ocp.args.StandardRestore(like)
                 parts = ocp.args.Composite(state=target, meta=ocp.args.JsonRestore())
                 found: Any = self._manager.restore(step, args=parts)
-                if _digest(found.state) == found.meta["sha256"]:
+                told = found.meta.pop("sha256")
+                if _digest(found.state, found.meta) == told:
                     return found.state, found.meta
                 reason = "its contents changed"
             except Exception as error:  # whatever Orbax makes of a torn file
@@ -182,8 +184,8 @@ def _ignore_late_writes(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def _digest(state: Any) -> str:
-    digest = hashlib.sha256()
+def _digest(state: Any, meta: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for leaf in jax.tree.leaves(state):
         digest.update(np.ascontiguousarray(np.asarray(leaf)).tobytes())
     return digest.hexdigest()

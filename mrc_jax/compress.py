@@ -229,13 +229,15 @@ def report(
     Args: `phase` to `metrics` as in `Progress`.
 
     Raises:
-      NumericsError: the loss is not finite.
+      NumericsError: the loss is not finite, or the posterior that the next step would start from.
     """
     values = {name: float(value) for name, value in metrics.items()}
-    if not math.isfinite(values.get("loss", 0.0)):
+    sound = math.isfinite(values.get("loss", 0.0))
+    if not (sound and all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state.params))):
+        name = "learning_rate" if phase == "train" else "refine_learning_rate"
         raise NumericsError(
-            f"the loss is not finite by step {int(state.step)}, at learning rate "
-            f"{problem.recipe.learning_rate:g}: lower the learning rate"
+            f"the {'posterior' if sound else 'loss'} is not finite by step {int(state.step)}, at "
+            f"{name.replace('_', ' ')} {getattr(problem.recipe, name):g}: lower {name}"
         )
     if on_call is not None:
         on_call(state, Progress(phase, done, total, values, problem.budget_nats))

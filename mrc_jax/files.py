@@ -1,5 +1,6 @@
 """Files on a disk: read within bounds, written whole or not at all."""
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -44,6 +45,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
+        temporary = None
         directory = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(directory)
@@ -53,4 +55,5 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
         raise unwritable(path, error) from None
     finally:  # also when a signal interrupts it
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()

@@ -11,6 +11,7 @@ import types
 
 import numpy as np
 import pytest
+from smoke_runs import COMMAND, FAST, ROOT, run
 
 from configs import digits, smoke
 from experiments.record import Metrics
@@ -19,16 +20,6 @@ from experiments.settings import Config
 from mrc_jax.checkpoint import Checkpoints, lock
 from mrc_jax.container import parts, unpack
 from mrc_jax.errors import BusyError, UsageError
-
-ROOT = pathlib.Path(__file__).parents[1]
-COMMAND = [sys.executable, "-m", "experiments.compress", "--config=configs/smoke.py"]
-FAST = ["--config.checkpoint_every_s=0.001"]
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +57,7 @@ def test_a_run_that_is_stopped_while_coding_ends_with_the_same_file(
         assert process.poll() is None, "the run ended before it could be stopped"
         time.sleep(0.02)
     process.send_signal(how)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=10)
     assert not (tmp_path / "model.mrc").exists()
     if how == signal.SIGTERM:
         assert process.returncode == 128 + signal.SIGTERM

@@ -54,7 +54,8 @@ def _calls(config: Config) -> dict[str, Callable[[], Any]]:
     dataset = _random_images()
     net = networks.network(config, dataset)
     weights = networks.initial_weights(net, dataset, config.seed)
-    run, carry = networks.plain_program(net, weights, dataset.train, config)
+    run, data = networks.plain_program(net, dataset.train, config)
+    plain_state = networks.plain_start(weights, config)
     key, recipe = jax.random.key(config.seed), config.recipe()
     loss, size = networks.loss, config.file_bytes
     problem, arrays, state = api.prepare(net, weights, loss, size, key, recipe)
@@ -62,8 +63,8 @@ def _calls(config: Config) -> dict[str, Callable[[], Any]]:
     run_steps = steps_on(problem, arrays, (dataset.train.inputs, dataset.train.labels))
 
     def plain() -> None:
-        nonlocal carry
-        carry, losses = run(carry, jnp.arange(_STEPS))
+        nonlocal plain_state
+        plain_state, losses = run(plain_state, data, jnp.arange(_STEPS))
         jax.block_until_ready(losses)
 
     def variational() -> None:
