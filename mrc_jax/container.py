@@ -11,18 +11,9 @@ from mrc_jax import index_codes
 from mrc_jax.blocks import Partition
 from mrc_jax.errors import FormatError, UsageError
 from mrc_jax.files import MAX_FILE_BYTES
-from mrc_jax.manifest import (
-    MAX_BYTES,
-    MAX_ENTRIES,
-    MAX_RANGES,
-    MAX_TENSORS,
-    Manifest,
-    Reader,
-    parse,
-    varint,
-)
+from mrc_jax.identity import EMBEDDED, MAGIC, Identity, read_identity
+from mrc_jax.manifest import MAX_ENTRIES, MAX_RANGES, Reader, varint
 
-MAGIC = b"MRC"
 VERSIONS = {index_codes.FIXED: 1, index_codes.ORDERED: 2}  # by the file's index code
 RANGES_VERSION = 3  # of files with more than one range, whatever their index code
 MAX_BITS = 30
@@ -30,17 +21,13 @@ MIN_SCALE, MAX_SCALE = 2.0**-100, 2.0**20
 RANGE_SCALE_BITS = 12  # of a float32, its upper ones, that a scale of version 3 may use
 _FIRST_SCALE = 824  # as these bits: 2^-24; a byte counts from it
 MIN_RANGE_SCALE, MAX_RANGE_SCALE = 2.0**-24, 240.0
-_EMBEDDED = 1  # the flag that says that the manifest is in the file
 
 
 @dataclasses.dataclass(frozen=True)
-class Header:
+class Header(Identity):
     """What a file says before its payload.
 
     Attributes:
-      manifest: the embedded manifest, or None where the user has to supply it.
-      fingerprint: of the manifest.
-      entries, groups, uncoded_bytes: as the manifest and `ranges` have them.
       seed: of the shared randomness.
       blocks: number of blocks.
       bits: of an index; a block has 2**bits candidates.
@@ -49,29 +36,12 @@ class Header:
       ranges: of the entries of a large tensor, each with a prior scale of its own.
     """
 
-    manifest: Manifest | None
-    fingerprint: bytes
-    entries: int
-    groups: int
-    uncoded_bytes: int
     seed: int
     blocks: int
     bits: int
     codebook_blocks: int = 1
     index_code: int = index_codes.FIXED
     ranges: int = 1
-
-    @classmethod
-    def of(cls, manifest: Manifest, embed: bool, **fields: int) -> "Header":
-        """A header for a manifest, embedded or not; `fields` are seed, blocks, bits and so on."""
-        return cls(
-            manifest=manifest if embed else None,
-            fingerprint=manifest.fingerprint,
-            entries=manifest.entries,
-            groups=len(manifest.group_sizes(fields.get("ranges", 1))),
-            uncoded_bytes=manifest.uncoded_bytes,
-            **fields,
-        )
 
     @property
     def partition(self) -> Partition:
@@ -91,13 +61,8 @@ class Header:
     @property
     def data(self) -> bytes:
         """The header's bytes."""
-        flags = (_EMBEDDED if self.manifest else 0) | self.index_code << 1
-        out = MAGIC + bytes([self.version, flags])
-        if self.manifest:
-            out += varint(len(self.manifest.data)) + self.manifest.data
-        else:
-            out += self.fingerprint + varint(self.entries) + varint(self.groups)
-            out += varint(self.uncoded_bytes)
+        flags = (EMBEDDED if self.manifest else 0) | self.index_code << 1
+        out = MAGIC + bytes([self.version, flags]) + self.identity_bytes
         out += struct.pack("<IB", self.seed, self.bits)
         out += varint(self.blocks) + varint(self.codebook_blocks)
         return out + (varint(self.ranges) if self.version == RANGES_VERSION else b"")
@@ -220,15 +185,7 @@ def _header(reader: Reader, version: int) -> Header:
     index_code = flags >> 1
     if index_code not in VERSIONS or version not in (VERSIONS[index_code], RANGES_VERSION):
         raise FormatError(f"unknown flags {flags:#x} in a file of format version {version}")
-    manifest: Manifest | None = None
-    own: dict[str, Any] = {}
-    if flags & _EMBEDDED:
-        manifest = parse(reader.take(reader.varint(MAX_BYTES, "manifest length"), "the manifest"))
-    else:
-        own["fingerprint"] = reader.take(8, "the fingerprint")
-        own["entries"] = reader.varint(MAX_ENTRIES, "number of entries")
-        own["groups"] = reader.varint(MAX_TENSORS * MAX_RANGES, "number of groups")
-        own["uncoded_bytes"] = reader.varint(MAX_FILE_BYTES, "uncoded bytes")
+    own = read_identity(reader, bool(flags & EMBEDDED))
     seed, bits = struct.unpack("<IB", reader.take(5, "the seed"))
     plan: dict[str, Any] = {"seed": seed, "bits": bits, "index_code": index_code}
     plan["blocks"] = reader.varint(MAX_ENTRIES, "number of blocks")
@@ -237,7 +194,9 @@ def _header(reader: Reader, version: int) -> Header:
         plan["ranges"] = reader.varint(MAX_RANGES, "number of ranges")
         if plan["ranges"] < 2:
             raise FormatError(f"{plan['ranges']} ranges in a file of format version {version}")
-    return Header.of(manifest, True, **plan) if manifest else Header(None, **own, **plan)
+    if "manifest" in own:
+        return Header.of(own["manifest"], True, **plan)
+    return Header(manifest=None, **own, **plan)
 
 
 def _check(header: Header, scales: np.ndarray) -> None:
