@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 import mrc_jax
-from mrc_jax import container, description, export, files, manifest
+from mrc_jax import description, export, files, manifest
+from mrc_jax.container import Container
 from mrc_jax.decode import (
     MAX_PARAMETERS,
     builtin_manifests,
@@ -23,9 +24,13 @@ from mrc_jax.decode import (
     find_manifest,
     weights_sha256,
 )
+from mrc_jax.decode import (
+    parsed as parsed_file,
+)
 from mrc_jax.errors import DataError, FormatError, MrcError, UsageError
 from mrc_jax.manifest import Manifest
 from mrc_jax.recipe import SELECTIONS
+from mrc_jax.value_file import ValueFile
 
 _PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "safetensors")
 
@@ -114,11 +119,11 @@ def _naming(path: str) -> Iterator[None]:
         raise FormatError(f"{path}: {error}") from None
 
 
-def _load(args: argparse.Namespace) -> tuple[bytes, container.Container, Manifest | None, str]:
+def _load(args: argparse.Namespace) -> tuple[bytes, Container | ValueFile, Manifest | None, str]:
     """The file's bytes, its parts, its manifest where one is known, and where that was found."""
     data, supplied = files.read(args.file), None
     with _naming(args.file):
-        parsed = container.unpack(data)
+        parsed = parsed_file(data)
     if args.manifest is not None:
         supplied = files.read(args.manifest)
         with _naming(args.manifest):
@@ -136,7 +141,7 @@ def _load(args: argparse.Namespace) -> tuple[bytes, container.Container, Manifes
 
 
 def _weights(
-    args: argparse.Namespace, parsed: container.Container, found: Manifest | None
+    args: argparse.Namespace, parsed: Container | ValueFile, found: Manifest | None
 ) -> dict[str, np.ndarray]:
     with _naming(args.file):
         return expand(parsed, found or find_manifest(parsed.header), args.max_parameters)

@@ -11,7 +11,7 @@ from mrc_jax import index_codes
 from mrc_jax.blocks import Partition
 from mrc_jax.errors import FormatError, UsageError
 from mrc_jax.files import MAX_FILE_BYTES
-from mrc_jax.identity import EMBEDDED, MAGIC, Identity, read_identity
+from mrc_jax.identity import EMBEDDED, MAGIC, Identity, read_identity, version_of
 from mrc_jax.manifest import MAX_ENTRIES, MAX_RANGES, Reader, varint
 
 VERSIONS = {index_codes.FIXED: 1, index_codes.ORDERED: 2}  # by the file's index code
@@ -158,16 +158,12 @@ def pack(container: Container) -> bytes:
 
 
 def unpack(data: bytes) -> Container:
-    """Parses and checks a file; raises FormatError. Allocates in proportion to len(data)."""
-    if len(data) < 9 or data[:3] != MAGIC:
-        raise FormatError("not an .mrc file: it does not begin with 'MRC'")
-    if not 1 <= data[3] <= RANGES_VERSION:
-        raise FormatError(f"the file has format version {data[3]}; this reader knows 1 to 3")
-    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
-        raise FormatError("the file is damaged: its checksum does not match")
+    """Parses and checks a file of blocks, allocating in proportion to it; raises FormatError."""
+    if (version := version_of(data)) > RANGES_VERSION:
+        raise FormatError(f"a file of format version {version} holds no blocks")
     reader = Reader(data[:-4], "the file")
     reader.take(4, "the magic")
-    header = _header(reader, data[3])
+    header = _header(reader, version)
     scales = _unpacked_scales(header, reader.take(header.scale_bytes, "the scales"))
     _check(header, scales)
     uncoded = reader.take(header.uncoded_bytes, "the uncoded tensors")

@@ -8,9 +8,11 @@ import numpy as np
 from mrc_jax.blocks import entry_of_slot
 from mrc_jax.container import Container, Header, scales_to_float, unpack
 from mrc_jax.errors import FormatError
+from mrc_jax.identity import VALUES_VERSION, Identity, version_of
 from mrc_jax.manifest import ITEM_BYTES, UNCODED, Manifest, parse
 from mrc_jax.shared_random import CHUNK, TABLE_UNIT, Stream, quantiles, sign_bits
 from mrc_jax.sharing import coded_tensors, expand_group
+from mrc_jax.value_file import ValueFile, unpack_values
 
 MAX_PARAMETERS = 1 << 24
 _CHUNK = 1 << 19  # slots worked on at a time
@@ -34,18 +36,23 @@ def decode(
     Raises:
       FormatError: the file or manifest is damaged, too large, or the two do not belong together.
     """
-    container = unpack(data)
-    return expand(container, find_manifest(container.header, manifest), max_parameters)
+    file = parsed(data)
+    return expand(file, find_manifest(file.header, manifest), max_parameters)
 
 
-def find_manifest(header: Header, supplied: bytes | None = None) -> Manifest:
+def parsed(data: bytes) -> Container | ValueFile:
+    """The parts of a file, checked, whichever its payload; raises FormatError."""
+    return unpack_values(data) if version_of(data) == VALUES_VERSION else unpack(data)
+
+
+def find_manifest(header: Identity, supplied: bytes | None = None) -> Manifest:
     """The manifest of a file: embedded, supplied by the user, or built in."""
     if supplied is None and header.manifest is not None:
         return header.manifest
     known = [supplied] if supplied is not None else builtin_manifests()
     for manifest in map(parse, known):
         if manifest.fingerprint == header.fingerprint:
-            groups = len(manifest.group_sizes(header.ranges))
+            groups = len(manifest.group_sizes(getattr(header, "ranges", 1)))
             counts = (manifest.entries, groups, manifest.uncoded_bytes)
             if counts != (header.entries, header.groups, header.uncoded_bytes):
                 raise FormatError("the file's counts are not those of its manifest")
@@ -67,7 +74,7 @@ def builtin_manifests() -> list[bytes]:
 
 
 def expand(
-    container: Container, manifest: Manifest, max_parameters: int = MAX_PARAMETERS
+    file: Container | ValueFile, manifest: Manifest, max_parameters: int = MAX_PARAMETERS
 ) -> dict[str, np.ndarray]:
     """The weights of a parsed file, as `decode` returns them."""
     if manifest.parameters > max_parameters:
@@ -75,13 +82,15 @@ def expand(
             f"the network has {manifest.parameters} parameters, more than max_parameters = "
             f"{max_parameters}; raise it (--max_parameters) if you trust the file"
         )
-    coded = coded_vector(container, manifest)
-    seed = np.uint32(container.header.seed)
+    if isinstance(file, Container):
+        coded, seed = coded_vector(file, manifest), np.uint32(file.header.seed)
+    else:
+        coded, seed = file.coded_vector(manifest), np.uint32(0)  # nothing is shared
     slices = {index: where for index, _, where in coded_tensors(manifest)}
     weights, position = {}, 0
     for index, tensor in enumerate(manifest.tensors):
         if tensor.factor == UNCODED:
-            raw = container.uncoded[position : position + tensor.uncoded_bytes]
+            raw = file.uncoded[position : position + tensor.uncoded_bytes]
             position += tensor.uncoded_bytes
             weights[tensor.path] = _uncoded_array(raw, tensor.dtype).reshape(tensor.shape)
         else:

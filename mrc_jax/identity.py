@@ -3,8 +3,11 @@
 """
 
 import dataclasses
+import struct
+import zlib
 from typing import Any, Self
 
+from mrc_jax.errors import FormatError
 from mrc_jax.files import MAX_FILE_BYTES
 from mrc_jax.manifest import (
     MAX_BYTES,
@@ -18,6 +21,7 @@ from mrc_jax.manifest import (
 )
 
 MAGIC = b"MRC"
+VALUES_VERSION = 4  # the newest version; the older ones are of files of blocks
 EMBEDDED = 1  # the flag that says that the manifest is in the file
 
 
@@ -72,3 +76,19 @@ def read_identity(reader: Reader, embedded: bool) -> dict[str, Any]:
         "groups": reader.varint(MAX_TENSORS * MAX_RANGES, "number of groups"),
         "uncoded_bytes": reader.varint(MAX_FILE_BYTES, "uncoded bytes"),
     }
+
+
+def version_of(data: bytes) -> int:
+    """The format version of a file whose magic, version and checksum it checks.
+
+    Raises FormatError.
+    """
+    if len(data) < 9 or data[:3] != MAGIC:
+        raise FormatError("not an .mrc file: it does not begin with 'MRC'")
+    if not 1 <= data[3] <= VALUES_VERSION:
+        raise FormatError(
+            f"the file has format version {data[3]}; this reader knows 1 to {VALUES_VERSION}"
+        )
+    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
+        raise FormatError("the file is damaged: its checksum does not match")
+    return data[3]

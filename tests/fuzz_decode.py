@@ -9,7 +9,7 @@ import time
 import atheris
 
 with atheris.instrument_imports(include=["mrc_jax"]):
-    from mrc_jax import container, description
+    from mrc_jax import decode, description
     from mrc_jax.decode import expand, find_manifest
     from mrc_jax.errors import FormatError
 
@@ -20,7 +20,7 @@ from hostile_files import SECONDS, sealed
 LIMIT = 1 << 14  # parameters; larger networks take time and no other path
 FEW = 64  # parameters: quick for the independent decoder
 MANIFESTS = {
-    container.unpack(data).header.fingerprint: manifest
+    decode.parsed(data).header.fingerprint: manifest
     for data, manifest in map(golden, FILES)
     if manifest is not None
 }
@@ -31,7 +31,7 @@ def attempt(body: bytes) -> None:
     data, start = sealed(body), time.thread_time()
     supplied = MANIFESTS.get(body[5:13])
     try:
-        parsed = container.unpack(data)
+        parsed = decode.parsed(data)
         network = find_manifest(parsed.header, supplied)
         weights = expand(parsed, network, LIMIT)
         description.text({**description.facts(parsed, network, data), "file_bytes": len(data)})

@@ -12,3 +12,7 @@ def golden(name: str) -> tuple[bytes, bytes | None]:
     """A golden file and, where it is in a file beside it, its manifest."""
     beside = FILES[name].get("manifest")
     return (GOLDEN / name).read_bytes(), (GOLDEN / beside).read_bytes() if beside else None
+
+
+BLOCKS = [name for name in FILES if not name.startswith("values")]  # of versions 1 to 3
+VALUES = [name for name in FILES if name.startswith("values")]  # of version 4

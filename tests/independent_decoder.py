@@ -122,11 +122,74 @@ def ordered_positions(field: bytes, blocks: int, bits: int) -> list[int]:
     return positions
 
 
+def value_tables(file: bytes, at: int, coded: int) -> tuple[list, bytes, int]:
+    """(frequencies, values as bytes) of each table, each coded tensor's table, and what follows."""
+    count, at = varint(file, at)
+    which = bytes(coded)
+    if count > 1:
+        which, at = file[at : at + coded], at + coded
+    tables = []
+    for _ in range(count):
+        k, at = varint(file, at)
+        values = [b"\0\0" + file[i : i + 2] for i in range(at, at + 2 * k, 2)]
+        weights = [8 + c % 8 << c // 8 for c in file[at + 2 * k : at + 3 * k]]
+        frequencies = [max(1, w * (16384 - k) // sum(weights)) for w in weights]
+        frequencies[weights.index(max(weights))] += 16384 - sum(frequencies)
+        tables.append((frequencies, values))
+        at += 3 * k
+    return tables, which, at
+
+
+def decode_values(file: bytes, at: int, tensors: list) -> list[tuple[str, bytes]]:
+    """The tensors of a file of version 4."""
+    sizes = [size for _, size, _, factor in tensors if factor]
+    tables, which, at = value_tables(file, at, len(sizes))
+    n, field = sum(sizes), at
+    for _, size, dtype, factor in tensors:
+        field += 0 if factor else size * ITEM_BYTES[dtype]
+    lanes = -(-n // 32768)
+    states = list(struct.unpack_from(f"<{lanes}I", file, field))
+    field += 4 * lanes
+    weights, i = [], 0
+    for size, number in zip(sizes, which, strict=True):
+        frequencies, values = tables[number]
+        own = []
+        for _ in range(size):
+            x, k = states[i % lanes], 0
+            slot = x % 16384
+            while slot >= frequencies[k]:
+                slot, k = slot - frequencies[k], k + 1
+            x = frequencies[k] * (x >> 14) + slot
+            if x < 65536:
+                x, field = x << 16 | int.from_bytes(file[field : field + 2], "little"), field + 2
+            states[i % lanes], i = x, i + 1
+            own.append(values[k])
+        weights.append(b"".join(own))
+    assert field == len(file) - 4 and set(states) == {65536}
+    out, coded = [], iter(weights)
+    for path, size, dtype, factor in tensors:
+        if factor:
+            data = next(coded)
+        else:
+            data, at = stored(file, at, size, dtype)
+        out.append((path, data))
+    return out
+
+
+def stored(file: bytes, at: int, size: int, dtype: int) -> tuple[bytes, int]:
+    """An uncoded tensor's bytes, bfloat16 as float32, and what follows."""
+    data = file[at : at + size * ITEM_BYTES[dtype]]
+    at += len(data)
+    if dtype == BFLOAT16:
+        data = b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2))
+    return data, at
+
+
 def decode(file: bytes, manifest: bytes | None = None) -> list[tuple[str, bytes]]:
     """(path, little-endian bytes) of each tensor; valid files only."""
     assert file[:3] == b"MRC" and zlib.crc32(file[:-4]) == int.from_bytes(file[-4:], "little")
     ordered = file[4] >> 1
-    assert file[3] in (1 + ordered, 3)
+    assert file[3] in (1 + ordered, 3) or (file[3] == 4 and not ordered)
     if file[4] & 1:
         length, at = varint(file, 5)
         manifest, at = file[at : at + length], at + length
@@ -136,6 +199,8 @@ def decode(file: bytes, manifest: bytes | None = None) -> list[tuple[str, bytes]
         for _ in range(3):
             _, at = varint(file, at)
     tensors = parse_manifest(manifest)
+    if file[3] == 4:
+        return decode_values(file, at, tensors)
     seed, bits = struct.unpack_from("<IB", file, at)
     blocks, at = varint(file, at + 5)
     codebook_blocks, at = varint(file, at)
@@ -168,10 +233,7 @@ def decode(file: bytes, manifest: bytes | None = None) -> list[tuple[str, bytes]
     out, start, coded, group = [], 0, 0, 0
     for t, (path, size, dtype, factor) in enumerate(tensors):
         if factor == 0:
-            data = file[at : at + size * ITEM_BYTES[dtype]]
-            at += len(data)
-            if dtype == BFLOAT16:
-                data = b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2))
+            data, at = stored(file, at, size, dtype)
             out.append((path, data))
             continue
         m, step = entries[coded], steps[coded]

@@ -17,6 +17,7 @@ from mrc_jax.manifest import Manifest, Tensor
 from mrc_jax.models.lenet5 import LeNet5
 from mrc_jax.shared_random import offsets
 from mrc_jax.sharing import make_sharing
+from mrc_jax.value_file import pack_values
 
 TESTS = pathlib.Path(__file__).parent
 GOLDEN = TESTS / "golden"
@@ -166,6 +167,35 @@ CASES = {  # name: (tensors, embedded, fields of the header, uncoded bytes)
 }
 
 
+VALUES: dict[str, tuple[list[tuple[str, tuple[int, ...], str, int]], bool]] = {
+    "values_example": ([("b", (2,), F32, 1), ("n", (2,), "int16", 0), ("w", (3, 2), F32, 1)], True),
+    "values_tables": (
+        [
+            ("kernel", (200, 200), F32, 1),  # more than one lane
+            ("mean", (3,), BF16, 0),
+            ("one", (7,), "float16", 1),
+            ("scale", (), F32, 1),
+            ("wide", (9, 50), F32, 1),
+        ],
+        False,
+    ),
+}
+
+
+def value_weights(manifest: Manifest) -> dict[str, np.ndarray]:
+    """Weights with few values that look random: mostly zeros in a large tensor, others in each."""
+    weights = {}
+    for number, tensor in enumerate(manifest.tensors):
+        drawn = numbers(tensor.size, 20).reshape(tensor.shape)
+        if not tensor.factor:
+            kind = "uint16" if tensor.dtype == BF16 else tensor.dtype
+            weights[tensor.path] = (drawn % 100).astype(kind)
+            continue
+        place = drawn % (number + 2) if tensor.size < 1000 else (drawn % 101 == 0) * (drawn % 7)
+        weights[tensor.path] = (np.float32(0.375) * place - np.float32(number % 2)).astype("f4")
+    return weights
+
+
 def numbers(count: int, bits: int) -> np.ndarray:
     """uint32[count]: numbers below 2**bits that look random; the last is the largest."""
     spread = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(2654435761) >> np.uint64(2)
@@ -208,11 +238,12 @@ def _write(path: pathlib.Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _record(name: str, container: Container, manifest: Manifest, known: dict[str, Any]) -> None:
+def _record(
+    name: str, data: bytes, embedded: bool, manifest: Manifest, known: dict[str, Any]
+) -> None:
     if name in known:
         print(f"{name}: exists, so it stays")
         return
-    data, embedded = pack(container), container.header.manifest is not None
     _write(GOLDEN / name, data)
     facts = {
         "sha256": weights_sha256(decode(data, manifest.data)),
@@ -232,12 +263,17 @@ def main() -> None:
     known = json.loads(table.read_text()) if table.exists() else {}
     for name, (tensors, embed, fields, uncoded) in CASES.items():
         manifest = Manifest(tuple(Tensor(*t) for t in tensors))
-        _record(f"{name}.mrc", build(manifest, embed, fields, uncoded), manifest, known)
+        data = pack(build(manifest, embed, fields, uncoded))
+        _record(f"{name}.mrc", data, embed, manifest, known)
+    for name, (tensors, embed) in VALUES.items():
+        manifest = Manifest(tuple(Tensor(*t) for t in tensors))
+        data = pack_values(value_weights(manifest), manifest, embed)
+        _record(f"{name}.mrc", data, embed, manifest, known)
     for name, rules in (("lenet5", LENET5_RULES), ("lenet5_plain", ())):
         manifest = lenet5_manifest(rules)
         _write(DATA / f"{name}.manifest", manifest.data)
         fields = {"seed": 2020, "bits": 16, "blocks": 900 if rules else 400, "codebook_blocks": 8}
-        _record(f"{name}.mrc", build(manifest, False, fields), manifest, known)
+        _record(f"{name}.mrc", pack(build(manifest, False, fields)), False, manifest, known)
     table.write_text(json.dumps(known, indent=1) + "\n")
 
 

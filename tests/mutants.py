@@ -8,10 +8,12 @@ import random
 from golden_files import FILES, golden
 from hostile_files import sealed
 
-from mrc_jax.container import RANGES_VERSION, Header, parts, unpack
-from mrc_jax.decode import find_manifest
+from mrc_jax.container import RANGES_VERSION, Container, Header, parts
+from mrc_jax.decode import find_manifest, parsed
 from mrc_jax.errors import FormatError
+from mrc_jax.identity import VALUES_VERSION
 from mrc_jax.manifest import ITEM_BYTES, MAX_RANGES, Manifest, parse, varint
+from mrc_jax.value_file import ValueFile
 
 SEED = 20261124
 NAMES = [name for name, facts in FILES.items() if facts["file_bytes"] <= 400]
@@ -77,19 +79,39 @@ def header_fields(header: Header) -> tuple[Fields, Fields]:
 def fields_of(name: str) -> tuple[Fields, Fields, Fields, Fields]:
     """A golden file as fields: before the manifest, the manifest, the counts, and after them."""
     data, supplied = golden(name)
-    parsed = unpack(data)
-    header, network = parsed.header, find_manifest(parsed.header, supplied)
-    before, after = header_fields(header)
+    file = parsed(data)
+    header, network = file.header, find_manifest(file.header, supplied)
     counts = [Field("entries", header.entries), Field("groups", header.groups)]
     counts.append(Field("uncoded_bytes", header.uncoded_bytes))
-    if header.version == RANGES_VERSION:
-        after += [Field("scale", (int(scale) >> 4) - 824, 1) for scale in parsed.scales]
-    else:
-        after += [Field("scale", int(scale), 2) for scale in parsed.scales]
-    after.append(Field("uncoded", parsed.uncoded))
-    used = sum(size for part, size in parts(header, 0).items() if part != "checksum")
-    after.append(Field("indices", data[used:-4]))
+    if isinstance(file, ValueFile):
+        before = [Field("magic", b"MRC"), Field("version", VALUES_VERSION, 1)]
+        before.append(Field("flags", int(supplied is None), 1))
+        return before, manifest_fields(network), counts, value_fields(file)
+    before, after = header_fields(file.header)
+    after += payload_fields(file, data)
     return before, manifest_fields(network), counts, after
+
+
+def payload_fields(file: Container, data: bytes) -> Fields:
+    """The fields of a file of blocks after its header."""
+    if file.header.version == RANGES_VERSION:
+        out = [Field("scale", (int(scale) >> 4) - 824, 1) for scale in file.scales]
+    else:
+        out = [Field("scale", int(scale), 2) for scale in file.scales]
+    used = sum(size for part, size in parts(file.header, 0).items() if part != "checksum")
+    return [*out, Field("uncoded", file.uncoded), Field("indices", data[used:-4])]
+
+
+def value_fields(file: ValueFile) -> Fields:
+    """The fields of a file of values after its network."""
+    out = [Field("tables", len(file.tables))]
+    if len(file.tables) > 1:
+        out.append(Field("which", file.which))
+    for table in file.tables:
+        out.append(Field("values", len(table.values)))
+        out += [Field("value", int(v) >> 16, 2) for v in table.values.view("<u4")]
+        out += [Field("rate", int(rate), 1) for rate in table.rates]
+    return [*out, Field("uncoded", file.uncoded), Field("weights", file.field)]
 
 
 def changed_number(value: int, width: int, rng: random.Random) -> int:
@@ -149,10 +171,14 @@ def fitted(
         return counts, after
     right = (network.entries, groups, network.uncoded_bytes)
     counts = [Field("count", count) for count in right]
+    uncoded = Field("uncoded", bytes(rng.getrandbits(1) for _ in range(network.uncoded_bytes)))
+    if any(field.name == "weights" for field in after):
+        which = Field("which", bytes(rng.randrange(3) for _ in range(groups)))
+        own = {"uncoded": uncoded, "which": which}
+        return counts, [own.get(field.name, field) for field in after]
     width, first, end = (1, 0, 256) if named else (2, 0x0D80, 0x4981)
     scales = [Field("scale", rng.randrange(first, end), width) for _ in range(groups)]
     kept = [field for field in after if field.name not in ("scale", "uncoded")]
-    uncoded = Field("uncoded", bytes(rng.getrandbits(1) for _ in range(network.uncoded_bytes)))
     return counts, [*kept[:-1], *scales, uncoded, *kept[-1:]]
 
 

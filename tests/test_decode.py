@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import make_golden
 import numpy as np
 import pytest
-from golden_files import FILES, GOLDEN, golden
+from golden_files import BLOCKS, FILES, GOLDEN, golden
 
 from mrc_jax import container, decode_jax
-from mrc_jax.decode import builtin_manifests, coded_vector, decode, expand, find_manifest
+from mrc_jax.decode import builtin_manifests, coded_vector, decode, expand, find_manifest, parsed
 from mrc_jax.decode import weights_sha256 as sha256
 from mrc_jax.errors import FormatError
 from mrc_jax.manifest import Manifest, Tensor
@@ -26,7 +26,7 @@ def test_golden_files_decode_to_the_recorded_weights(name):
     facts = FILES[name]
     weights = decode(data, manifest)
     assert sha256(weights) == facts["sha256"] and len(data) == facts["file_bytes"]
-    header = container.unpack(data).header
+    header = parsed(data).header
     assert (header.manifest is not None) == facts["embedded_manifest"]
     for tensor in find_manifest(header, manifest).tensors:
         array = weights[tensor.path]
@@ -35,11 +35,11 @@ def test_golden_files_decode_to_the_recorded_weights(name):
         assert array.dtype == ("float32" if widened else tensor.dtype)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_jax_decodes_golden_files_to_the_same_bits(name):
     data, supplied = golden(name)
-    parsed = container.unpack(data)
-    header, network = parsed.header, find_manifest(parsed.header, supplied)
+    file = container.unpack(data)
+    header, network = file.header, find_manifest(file.header, supplied)
     treedef = jax.tree.structure([0] * len(network.tensors))
     uncoded = [np.zeros(t.shape, np.float32) for t in network.tensors if not t.factor]
 
@@ -49,9 +49,9 @@ def test_jax_decodes_golden_files_to_the_same_bits(name):
         share = header.codebook_blocks
         return decode_jax.decode_tree(indices, scales, uncoded, sharing, codebook_blocks=share)
 
-    scales = container.scales_to_float(parsed.scales)
-    leaves = run(jnp.asarray(parsed.indices), jnp.asarray(scales))
-    weights = expand(parsed, network)
+    scales = container.scales_to_float(file.scales)
+    leaves = run(jnp.asarray(file.indices), jnp.asarray(scales))
+    weights = expand(file, network)
     for tensor, leaf in zip(network.tensors, leaves, strict=True):
         if tensor.factor:
             assert np.asarray(leaf).tobytes() == weights[tensor.path].tobytes()
@@ -59,18 +59,18 @@ def test_jax_decodes_golden_files_to_the_same_bits(name):
 
 def test_decode_blocks_gives_the_coded_vector():
     data, supplied = golden("external.mrc")
-    parsed = container.unpack(data)
-    network = find_manifest(parsed.header, supplied)
-    scale = container.scales_to_float(parsed.scales)[group_of_entry(network)]
+    file = container.unpack(data)
+    network = find_manifest(file.header, supplied)
+    scale = container.scales_to_float(file.scales)[group_of_entry(network)]
     program = jax.jit(decode_jax.decode_blocks, static_argnames=("entries", "codebook_blocks"))
     coded = program(
-        jnp.asarray(parsed.indices),
+        jnp.asarray(file.indices),
         jnp.asarray(scale),
-        jnp.uint32(parsed.header.seed),
+        jnp.uint32(file.header.seed),
         entries=network.entries,
-        codebook_blocks=parsed.header.codebook_blocks,
+        codebook_blocks=file.header.codebook_blocks,
     )
-    assert np.asarray(coded).tobytes() == coded_vector(parsed, network).tobytes()
+    assert np.asarray(coded).tobytes() == coded_vector(file, network).tobytes()
 
 
 def test_a_shared_zero_keeps_its_sign():

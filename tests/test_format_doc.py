@@ -9,7 +9,15 @@ import independent_decoder
 import numpy as np
 import pytest
 
-from mrc_jax import container, manifest, ordered_code, shared_random, sharing
+from mrc_jax import (
+    container,
+    manifest,
+    ordered_code,
+    shared_random,
+    sharing,
+    value_code,
+    value_file,
+)
 from mrc_jax.decode import MAX_PARAMETERS, coded_vector, decode
 from mrc_jax.shared_random import Stream, offsets, permute, quantiles, sign_bits, threefry
 
@@ -100,7 +108,7 @@ def test_the_limits_are_the_code_s():
     assert f"one group if m < {manifest.MIN_RANGE_ENTRIES} x R" in text
 
 
-@pytest.mark.parametrize("name", ["example.mrc", "ordered_example.mrc"])
+@pytest.mark.parametrize("name", ["example.mrc", "ordered_example.mrc", "values_example.mrc"])
 def test_the_annotated_bytes_of_the_example_are_the_file(name):
     section = DOCUMENT.split(f"`tests/golden/{name}`")[1].split("On the way")[0]
     rows = re.findall(r"^\| (\d+) \| ((?:[0-9a-f]{2} ?)+) \|", section, re.M)
@@ -171,3 +179,33 @@ def test_the_steps_of_the_ordered_example_are_the_code_s():
     np.testing.assert_array_equal(positions + first & np.uint32(63), parsed.indices)
     assert f"first state {int.from_bytes(field[2:6], 'big')} |" in DOCUMENT
     assert f"weights_sha256 is `{FILES['ordered_example.mrc']['sha256']}`" in DOCUMENT
+
+
+def test_the_weights_of_the_example_with_values_are_the_code_s():
+    data = (GOLDEN / "values_example.mrc").read_bytes()
+    file = value_file.unpack_values(data)
+    (table,) = file.tables
+    state, symbols, states = int.from_bytes(file.field[:4], "little"), [], []
+    words = np.frombuffer(file.field[4:], "<u2").tolist()
+    frequencies = table.frequencies
+    for _ in range(file.header.entries):
+        i = int(np.searchsorted(np.cumsum(frequencies), state % 16384, side="right"))
+        state = int(frequencies[i]) * (state >> 14) + state % 16384 - int(frequencies[:i].sum())
+        state = state << 16 | words.pop(0) if state < 65536 else state
+        symbols.append(i)
+        states.append(state)
+    rows = {
+        "frequencies of values 0 to 2": frequencies,
+        "values of weights 0 to 7": symbols,
+        "states after weights 0 to 7": states,
+    }
+    rows |= {path: exact(array) for path, array in decode(data).items()}
+    for name, values in rows.items():
+        text = values if isinstance(values, str) else listed(values)
+        assert f"| {name} | {text} |" in DOCUMENT
+    assert states[-1] == 65536 and not words
+    assert f"weights_sha256 is `{FILES['values_example.mrc']['sha256']}`" in DOCUMENT
+    assert f"k values, 1 to {value_code.MAX_VALUES:,}" in DOCUMENT
+    assert f"ceil(n / {value_code.MAX_STEPS}) lanes" in DOCUMENT
+    assert f"number of tables, 1 to {value_file.MAX_TABLES}" in DOCUMENT
+    assert f"none above {value_code.LARGEST_RATE}" in DOCUMENT

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fresh_process import output_of
-from golden_files import FILES, golden
+from golden_files import BLOCKS, FILES, golden
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mrc_jax import container, decode_jax
@@ -52,7 +52,7 @@ def sha256_on_device(name: str) -> str:
     return weights_sha256(weights)
 
 
-def differing(names: Iterable[str] = FILES) -> list[str]:
+def differing(names: Iterable[str] = BLOCKS) -> list[str]:
     """The golden files whose weights are not the recorded ones."""
     return [name for name in names if sha256_on_device(name) != FILES[name]["sha256"]]
 

@@ -24,12 +24,15 @@ NUMPY_ONLY = {
     "description",
     "errors",
     "files",
+    "identity",
     "index_codes",
     "index_room",
     "manifest",
     "ordered_code",
     "recipe",
     "shared_random",
+    "value_code",
+    "value_file",
 }
 # These have a half in JAX beside the NumPy half, and import it inside functions.
 JAX_INSIDE_FUNCTIONS = {"blocks", "budget", "cli", "export", "shared_random", "sharing"}

@@ -8,8 +8,7 @@ from golden_files import golden
 from hostile_files import limited_memory, sealed, survives
 from mutants import NAMES, fields_of, joined, mutant
 
-from mrc_jax.container import unpack
-from mrc_jax.decode import decode, find_manifest
+from mrc_jax.decode import decode, find_manifest, parsed
 from mrc_jax.manifest import varint
 
 FEW = 64  # parameters: quick for the independent decoder
@@ -20,7 +19,7 @@ def outcome(number: int) -> str:
     data, supplied = mutant(number)
     if not survives(data, supplied):
         return "refused"
-    network = find_manifest(unpack(data).header, supplied)
+    network = find_manifest(parsed(data).header, supplied)
     if network.parameters > FEW:
         return "decoded"
     decoded = independent_decoder.decode(data, supplied)
@@ -45,11 +44,11 @@ def run(numbers: range) -> collections.Counter[str]:
 def test_the_fields_are_those_of_the_file(name):
     data, supplied = golden(name)
     before, network, counts, after = map(joined, fields_of(name))
-    parsed = unpack(data).header
+    header = parsed(data).header
     middle = varint(len(network)) + network
     if supplied is not None:
         assert network == supplied
-        middle = parsed.fingerprint + counts
+        middle = header.fingerprint + counts
     assert sealed(before + middle + after) == data
 
 
