@@ -29,6 +29,9 @@ NUMPY_ONLY = {
     "manifest",
     "ordered_code",
     "recipe",
+    "rotation",
+    "rotation.ans",
+    "rotation.orthogonal",
     "shared_random",
 }
 # These have a half in JAX beside the NumPy half, and import it inside functions.
