@@ -31,6 +31,8 @@ NUMPY_ONLY = {
     "recipe",
     "rotation",
     "rotation.ans",
+    "rotation.corrections",
+    "rotation.heads",
     "rotation.orthogonal",
     "shared_random",
 }

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import math
+import textwrap
 from fractions import Fraction
 
 import numpy as np
@@ -192,9 +193,7 @@ def test_no_step_of_the_finding_divides_or_rounds_in_floats():
     used += [orthogonal.find_directions, orthogonal.likely_axis, orthogonal.likely_ratios]
     used += [ans.Stack.push, orthogonal.push_direction, orthogonal.push_rotation]
     for function in used:
-        for node in ast.walk(
-            ast.parse(inspect.getsource(function).replace("\n    ", "\n").strip())
-        ):
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
             assert not isinstance(node, ast.Div)
             assert not (isinstance(node, ast.Constant) and isinstance(node.value, float))
             assert not (isinstance(node, ast.Attribute) and node.attr in floats)
