@@ -34,6 +34,7 @@ NUMPY_ONLY = {
     "rotation.corrections",
     "rotation.heads",
     "rotation.orthogonal",
+    "rotation.residual",
     "shared_random",
 }
 # These have a half in JAX beside the NumPy half, and import it inside functions.

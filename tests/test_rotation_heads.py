@@ -42,34 +42,28 @@ def cases():
 CASES = [pytest.param(x, id=name) for name, x in cases()]
 
 
-def rotation_between(weights, turned):
-    """The orthogonal matrix that takes one nearest to the other (Procrustes)."""
-    left, _, right = np.linalg.svd(turned.astype(float) @ weights.T)
-    return left @ right
-
-
 @pytest.mark.parametrize("weights", CASES)
 def test_a_pair_comes_back_bit_for_bit_and_so_does_the_stream_below(weights):
     stack = stream(1)
     before, held = stack.to_bytes(), stack.bits
-    turned, bits = heads.encode_pair(stack, weights)
+    sent = heads.encode_pair(stack, weights)
+    turned, bits = sent.weights, sent.bits
     coded = stack.to_bytes()
     assert stack.bits - held == pytest.approx(bits.weight_bits - bits.net_bits, abs=1e-3)
     received = Stack.from_bytes(coded)
     found = heads.decode_pair(received, *weights.shape)
     assert found.dtype == np.float16 and found.tobytes() == turned.tobytes()
     assert received.to_bytes() == before
-    rotation = rotation_between(weights, turned)
-    step = np.maximum(HALF_ULP * np.abs(turned.astype(float)), 2.0**-25)
-    atol = 1.1 * np.linalg.norm(step, axis=0)  # a column's rounding, and the fit's own share of it
-    error = np.linalg.norm(rotation @ weights - turned, axis=0)
-    assert np.all(error <= atol + HALF_ULP * np.linalg.norm(weights, axis=0))
+    np.testing.assert_allclose(sent.turn @ sent.turn.T, np.eye(len(weights)), atol=1e-7)
+    exact = sent.turn @ weights
+    step = np.maximum(HALF_ULP * np.abs(exact), 2.0**-25)  # rounded to nearest, and once
+    assert np.all(np.abs(turned - exact) <= step)
 
 
 @pytest.mark.parametrize("d", [16, 32, 64])
 def test_at_least_two_thirds_of_the_ideal_bits_are_saved(d):
     weights = np.random.default_rng(d).normal(size=(d, 8 * d)) * 0.04
-    _, bits = heads.encode_pair(stream(2), weights)
+    bits = heads.encode_pair(stream(2), weights).bits
     assert bits.ideal_bits == 16 * d * (d - 1) // 2
     assert bits.net_bits > 2 / 3 * bits.ideal_bits
 
@@ -81,10 +75,10 @@ def test_many_pairs_in_one_stream_each_give_back_what_the_one_before_wrote():
     stack = Stack(random.bytes(200))
     before, total, saved, turned = stack.to_bytes(), stack.bits, 0.0, []
     for pair in pairs:
-        found, bits = heads.encode_pair(stack, pair)
-        turned.append(found)
-        total += bits.weight_bits
-        saved += bits.net_bits
+        sent = heads.encode_pair(stack, pair)
+        turned.append(sent.weights)
+        total += sent.bits.weight_bits
+        saved += sent.bits.net_bits
     coded = stack.to_bytes()
     assert 8 * len(coded) == pytest.approx(total - saved + 96, abs=32)
     received = Stack.from_bytes(coded)
@@ -97,9 +91,9 @@ def test_the_rotation_is_the_stream_s_and_not_the_weights():
     """Weights turned before are sent as the same weights but for rounding."""
     weights = np.random.default_rng(4).normal(size=(16, 100))
     other = np.linalg.qr(np.random.default_rng(5).normal(size=(16, 16)))[0] @ weights
-    first, again = heads.encode_pair(stream(6), weights)[0], heads.encode_pair(stream(6), other)[0]
+    first, again = (heads.encode_pair(stream(6), x).weights for x in (weights, other))
     np.testing.assert_allclose(first.astype(float), again, rtol=2 * HALF_ULP, atol=1e-6)
-    third = heads.encode_pair(stream(7), weights)[0]
+    third = heads.encode_pair(stream(7), weights).weights
     assert np.abs(third.astype(float) - first).mean() > 0.1
 
 
@@ -107,21 +101,16 @@ def test_the_rotation_is_the_stream_s_and_not_the_weights():
 @pytest.mark.parametrize("size", [2.0**-45, 2.0**-12, 2.0**-7])
 def test_a_sender_whose_qr_rounds_otherwise_writes_what_decodes(monkeypatch, pattern, size):
     """Its LAPACK's errors, and far worse ones, with any signs; the receiver computes no float."""
-    right = heads._triangle
-    signs = np.random.default_rng(pattern).choice([-1.0, 1.0], size=(16, 40))
-
-    def wrong(weights):
-        triangle = right(weights)
-        return triangle + size * signs * np.linalg.norm(triangle, axis=0)
-
-    monkeypatch.setattr(heads, "_triangle", wrong)
+    right = heads._canonical
+    signs = np.random.default_rng(pattern).choice([-1.0, 1.0], size=(16, 16))
+    monkeypatch.setattr(heads, "_canonical", lambda weights: right(weights) + size * signs)
     for case in CASES:
         weights = case.values[0]
-        if weights.shape != signs.shape or np.abs(weights).max() > 100:
+        if weights.shape != (16, 40) or np.abs(weights).max() > 100:
             continue
         stack = stream(pattern)
         before = stack.to_bytes()
-        turned, _ = heads.encode_pair(stack, weights)
+        turned = heads.encode_pair(stack, weights).weights
         assert heads.decode_pair(stack, 16, 40).tobytes() == turned.tobytes()
         assert stack.to_bytes() == before
 
@@ -236,7 +225,7 @@ def test_a_layer_s_turned_weights_are_the_same_attention(groups):
     for found, value in zip(attention(exact, x, y), (wanted, wanted_scores), strict=True):
         np.testing.assert_allclose(found, value, rtol=1e-12, atol=1e-12)
     stack = stream(10)
-    turned = mapped(lambda pair: heads.encode_pair(stack, pair)[0].astype(float))
+    turned = mapped(lambda pair: heads.encode_pair(stack, pair).weights.astype(float))
     found, found_scores = attention(turned, x, y)
     assert 0 < np.abs(found_scores - wanted_scores).max() < 20 * HALF_ULP
     # Random noise of float16's relative size on the first weights does as much.

@@ -61,15 +61,27 @@ class PairBits:
         return self.rotation_bits - self.correction_bits - self.grid_bits
 
 
-def encode_pair(stack: Stack, weights: np.ndarray) -> tuple[np.ndarray, PairBits]:
+@dataclasses.dataclass(frozen=True)
+class Turned:
+    """A pair as it was sent.
+
+    Attributes:
+      weights: those of the equal network that the receiver decodes, float16[d, columns].
+      turn: the orthogonal matrix that they were turned by, float64[d, d].
+      bits: where the bits went.
+    """
+
+    weights: np.ndarray
+    turn: np.ndarray
+    bits: PairBits
+
+
+def encode_pair(stack: Stack, weights: np.ndarray) -> Turned:
     """Pushes a pair, turned by a rotation that is popped before.
 
     Args:
       stack: of a stream with more bits than 16 d (d - 1) / 2, or the rotation has fewer.
       weights: float[d, columns], d - 1 columns at least.
-
-    Returns:
-      The weights of the equal network that the receiver decodes, float16[d, columns]; and the bits.
 
     Raises:
       UsageError: if the weights are not such a matrix, a column is longer than float16 goes, or the
@@ -77,7 +89,8 @@ def encode_pair(stack: Stack, weights: np.ndarray) -> tuple[np.ndarray, PairBits
     """
     weights = _checked(weights)
     dimensions, columns = weights.shape
-    triangle = _triangle(weights)
+    canonical = _canonical(weights)
+    triangle = canonical @ weights
     grid_bits = _grids(triangle)
     wanted = sum(orthogonal.direction_bits(dimensions - j, b) for j, b in enumerate(grid_bits))
     if stack.bits < wanted:
@@ -85,8 +98,8 @@ def encode_pair(stack: Stack, weights: np.ndarray) -> tuple[np.ndarray, PairBits
     held = [stack.bits]
     directions = orthogonal.pop_rotation(stack, dimensions, grid_bits)
     held.append(stack.bits)
-    rotation = orthogonal.matrix(dimensions, directions, grid_bits) / orthogonal.ONE
-    turned = (rotation @ triangle).astype("<f2")
+    turn = orthogonal.matrix(dimensions, directions, grid_bits) / orthogonal.ONE @ canonical
+    turned = (turn @ weights).astype("<f2")
     seen = orthogonal.unit_columns(np.ascontiguousarray(turned[:, : dimensions - 1]))
     push_corrections(stack, seen, directions, grid_bits)
     held.append(stack.bits)
@@ -101,7 +114,7 @@ def encode_pair(stack: Stack, weights: np.ndarray) -> tuple[np.ndarray, PairBits
         correction_bits=held[2] - held[1],
         grid_bits=held[3] - held[2],
     )
-    return turned, bits
+    return Turned(turned, turn, bits)
 
 
 def decode_pair(stack: Stack, dimensions: int, columns: int) -> np.ndarray:
@@ -180,14 +193,14 @@ def _checked(weights: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _triangle(weights: np.ndarray) -> np.ndarray:
-    """The pair in the orientation where its first d - 1 columns are a triangle, with a diagonal
-    that is not negative.
+def _canonical(weights: np.ndarray) -> np.ndarray:
+    """The orthogonal matrix that makes a pair's first d - 1 columns a triangle, with no negative
+    number on its diagonal.
     """
     basis, triangle = np.linalg.qr(weights[:, : len(weights) - 1], mode="complete")
     signs = np.where(np.diag(triangle) < 0, -1.0, 1.0)
     basis[:, :-1] *= signs
-    return basis.T @ weights
+    return basis.T
 
 
 def _grids(triangle: np.ndarray) -> list[int]:
