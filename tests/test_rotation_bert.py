@@ -72,7 +72,7 @@ def test_a_network_s_turned_heads_save_bits_and_give_its_outputs(tmp_path):
 
 def test_files_of_something_else_are_refused(tmp_path):
     (tmp_path / "text").write_text("no weights")
-    with pytest.raises(DataError, match="give a .safetensors file"):
+    with pytest.raises(DataError, match=r"give a \.safetensors"):
         rotation.read(tmp_path / "text")
     save_file({"a": np.ones(3)}, tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match="BERT"):

@@ -166,10 +166,20 @@ def test_a_stream_decodes_to_the_weights_and_bits_of_its_golden_hash():
 GOLDEN = "67629207202e5056905d9171932ebf6e1a2390bf27c0b8d973e80e390b69cffa"
 
 
+def test_columns_of_either_byte_order_and_any_layout_are_the_same_numbers():
+    values = np.random.default_rng(11).normal(size=(6, 20)).astype("<f2")
+    wanted = orthogonal.unit_columns(values)
+    for other in (values.astype(">f2"), np.asfortranarray(values), np.repeat(values, 2, 1)[:, ::2]):
+        np.testing.assert_array_equal(orthogonal.unit_columns(other), wanted)
+
+
 def test_what_cannot_be_a_pair_is_refused():
     for shape in ((1, 5), (5, 3), (4,), (5, 5, 5)):
         with pytest.raises(UsageError, match="a pair has"):
             heads.encode_pair(stream(0), np.ones(shape))
+    for shape in ((1, 5), (5, 3)):
+        with pytest.raises(UsageError, match="a pair has"):
+            heads.decode_pair(stream(0), *shape)
     for value in (np.nan, np.inf, 65520.0):
         with pytest.raises(UsageError, match="longer than float16 goes"):
             heads.encode_pair(stream(0), np.full((3, 5), value))

@@ -100,7 +100,7 @@ def encode_pair(stack: Stack, weights: np.ndarray) -> Turned:
     held.append(stack.bits)
     turn = orthogonal.matrix(dimensions, directions, grid_bits) / orthogonal.ONE @ canonical
     turned = (turn @ weights).astype("<f2")
-    seen = orthogonal.unit_columns(np.ascontiguousarray(turned[:, : dimensions - 1]))
+    seen = orthogonal.unit_columns(turned[:, : dimensions - 1])
     push_corrections(stack, seen, directions, grid_bits)
     held.append(stack.bits)
     for bits in reversed(grid_bits):
@@ -126,13 +126,15 @@ def decode_pair(stack: Stack, dimensions: int, columns: int) -> np.ndarray:
 
     Raises:
       FormatError: if the stream ends, or a weight is not finite.
+      UsageError: if no pair has such a shape.
     """
+    _check_shape((dimensions, columns))
     data = stack.pop_bytes(2 * dimensions * columns)
-    turned = np.frombuffer(data, "<f2").reshape(dimensions, columns)
+    turned = np.frombuffer(data, "<f2").reshape(dimensions, columns).copy()
     grid_bits = [stack.pop_symbol(_GRID_COUNTS) for _ in range(dimensions - 1)]
     if not np.all(np.isfinite(turned)):
         raise FormatError("a weight is not finite")
-    seen = orthogonal.unit_columns(np.ascontiguousarray(turned[:, : dimensions - 1]))
+    seen = orthogonal.unit_columns(turned[:, : dimensions - 1])
     directions = pop_directions(stack, seen, grid_bits)
     orthogonal.push_rotation(stack, directions, grid_bits)
     return turned
@@ -182,11 +184,13 @@ def from_head_pairs(
     return joined[:, :, :width].transpose(2, 0, 1), others
 
 
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) != 2 or not 2 <= shape[0] <= min(orthogonal.MAX_DIMENSIONS, shape[1] + 1):
+        raise UsageError(f"a pair has 2 to 4096 rows, and columns for all but one, not {shape}")
+
+
 def _checked(weights: np.ndarray) -> np.ndarray:
-    if weights.ndim != 2 or not 2 <= len(weights) <= min(
-        orthogonal.MAX_DIMENSIONS, weights.shape[1] + 1
-    ):
-        raise UsageError(f"a pair has 2 to 4096 rows and as many columns, not {weights.shape}")
+    _check_shape(weights.shape)
     weights = weights.astype(np.float64)
     if not np.all(np.linalg.norm(weights, axis=0) <= _LARGEST):
         raise UsageError("a column is longer than float16 goes, or not finite")

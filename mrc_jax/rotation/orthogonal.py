@@ -137,7 +137,7 @@ def unit_columns(values: np.ndarray) -> np.ndarray:
     Raises:
       FormatError: if a value is not finite.
     """
-    bits = values.view(np.uint16).astype(np.int64)
+    bits = values.astype(np.float16).view(np.uint16).astype(np.int64)
     exponent, fraction = bits >> 10 & 31, bits & 1023
     if np.any(exponent == 31):
         raise FormatError("a weight is not finite")
