@@ -13,7 +13,6 @@ from mrc_jax.centres.assignment import Assignment, needed
 from mrc_jax.centres.powers_of_two import to_bfloat16
 from mrc_jax.errors import UsageError
 
-MOST_POWERS = 4
 _GROWTH = 2.0  # of the threshold
 
 
@@ -89,12 +88,13 @@ def assign(
     share: float,
     bits: int = 7,
     threshold: float = 1.0,
+    most_powers: int = 4,
 ) -> Assignment:
     """Gives centres to so many weights that a share of all have one, the most popular first.
 
     Again and again the proposal with the most weights within the threshold takes them, the nearest
     first. Where no weight is within it of any, the proposals become sums of one more power of two
-    (up to MOST_POWERS) and the threshold doubles, in turns.
+    (up to most_powers) and the threshold doubles, in turns.
 
     Args:
       mean, sigma: float32[weights], sigma above 0.
@@ -102,6 +102,7 @@ def assign(
       share: of all weights, 0 to 1.
       bits: the smallest power of two is 2^-bits; means below it are at no distance from 0.
       threshold: standard deviations that a weight may move at first.
+      most_powers: of two, in a sum, at least 1.
 
     Raises:
       UsageError: an argument that is out of its range.
@@ -121,7 +122,7 @@ def assign(
             centres.append(centre)
             missing -= len(taken)
             continue
-        if refines and powers < MOST_POWERS:
+        if refines and powers < most_powers:
             powers += 1
         else:
             threshold *= _GROWTH

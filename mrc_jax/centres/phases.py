@@ -9,42 +9,56 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrc_jax.errors import NumericsError, UsageError
-from mrc_jax.shared_random import Stream, permute
 
 Loss = Callable[[Any, Any, chex.PRNGKey], chex.Array]  # (weights, batch, key) -> nats, a scalar
 Update = Callable[[Any, Any, chex.PRNGKey], tuple[Any, chex.Array]]
 
 
-def scan_steps(
-    update: Update, state: Any, data: Any, key: chex.PRNGKey, steps: int, batch_size: int
-) -> tuple[Any, chex.Array]:
-    """`steps` updates on batches drawn without replacement, each pass in another order.
+def draw(
+    key: chex.PRNGKey, data: Any, steps: int, batch_size: int
+) -> tuple[chex.Array, chex.PRNGKey]:
+    """The random numbers of a phase, made outside its program.
+
+    Args:
+      key: consumed.
+      data: a pytree of arrays [examples, ...].
+      steps: at least 1.
+      batch_size: examples of a step; all of them where there are fewer.
+
+    Returns:
+      The examples of each step, int32[steps, batch], drawn without replacement, each pass over the
+      data in another order; and a key for each step.
+    """
+    examples = jax.tree.leaves(data)[0].shape[0]
+    batch_size = min(batch_size, examples)
+    per_pass = examples // batch_size
+    order_key, steps_key = jax.random.split(key)
+    order = np.random.default_rng(np.asarray(jax.random.key_data(order_key)))
+    passes = [
+        order.permutation(examples)[: per_pass * batch_size] for _ in range(0, steps, per_pass)
+    ]
+    batches = np.concatenate(passes).reshape(-1, batch_size)[:steps]
+    return jnp.asarray(batches, jnp.int32), jax.random.split(steps_key, steps)
+
+
+def scan_steps(update: Update, state: Any, data: Any, draws: Any) -> tuple[Any, chex.Array]:
+    """One update on each batch, in one scan.
 
     Args:
       update: (state, batch, key) -> (state, loss in nats).
       state: a pytree.
       data: a pytree of arrays [examples, ...].
-      key: consumed.
-      steps: at least 1.
-      batch_size: examples of a step; all of them where there are fewer.
+      draws: of `draw`.
 
     Returns:
       The state after, and the mean of the losses.
     """
-    examples = jax.tree.leaves(data)[0].shape[0]
-    batch_size = min(batch_size, examples)
-    per_pass = np.uint32(examples // batch_size)
-    order_key, noise_key = jax.random.split(key)
-    seeds = jax.random.bits(order_key, (-(-steps // int(per_pass)),), jnp.uint32)
 
-    def step(state: Any, number: chex.Array) -> tuple[Any, chex.Array]:
-        place = number % per_pass * np.uint32(batch_size)
-        place = place + jnp.arange(batch_size, dtype=jnp.uint32)
-        which = permute(place, examples, seeds[number // per_pass], Stream.BATCHES)
-        batch = jax.tree.map(lambda x: x[which], data)
-        return update(state, batch, jax.random.fold_in(noise_key, number))
+    def step(state: Any, drawn: tuple[chex.Array, chex.PRNGKey]) -> tuple[Any, chex.Array]:
+        which, key = drawn
+        return update(state, jax.tree.map(lambda x: x[which], data), key)
 
-    state, losses = jax.lax.scan(step, state, jnp.arange(steps, dtype=jnp.uint32))
+    state, losses = jax.lax.scan(step, state, draws)
     return state, jnp.mean(losses)
 
 

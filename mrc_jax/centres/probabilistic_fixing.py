@@ -16,7 +16,7 @@ import optax
 from mrc_jax.centres.assignment import check_shares
 from mrc_jax.centres.layout import Layout, layout_of
 from mrc_jax.centres.mahalanobis import assign, deviations
-from mrc_jax.centres.phases import Loss, check_data, check_loss, scan_steps
+from mrc_jax.centres.phases import Loss, check_data, check_loss, draw, scan_steps
 from mrc_jax.centres.report import Fixed, Round, summary
 from mrc_jax.centres.weight_noise import MIN_SIGMA, initial_sigma, sigma_gradient
 
@@ -31,6 +31,7 @@ class Settings:
       shares: of the weights that are fixed after each round, ascending to 1.
       bits: the smallest power of two is 2^-bits; means below it count as 0.
       threshold: standard deviations that a weight may move before proposals are refined.
+      most_powers: of two in a sum.
       strength: of the push on the standard deviations (the paper's S).
       learning_rate, momentum, weight_decay, clip_norm: of SGD, and the largest norm of a gradient;
         the decay is added after clipping.
@@ -42,6 +43,7 @@ class Settings:
     shares: tuple[float, ...] = SHARES
     bits: int = 7
     threshold: float = 1.0
+    most_powers: int = 4
     strength: float = 2.0**-11
     learning_rate: float = 1e-3
     momentum: float = 0.9
@@ -52,27 +54,26 @@ class Settings:
     batch_size: int = 128
 
 
-@partial(jax.jit, static_argnames=("loss", "layout", "settings", "steps"))
+@partial(jax.jit, static_argnames=("loss", "layout", "settings"))
 def train_phase(
     loss: Loss,
     layout: Layout,
     settings: Settings,
-    steps: int,
     params: dict[str, Any],
     is_fixed: chex.Array,
     data: Any,
-    key: chex.PRNGKey,
+    draws: Any,
 ) -> tuple[dict[str, Any], chex.Array]:
-    """The training of a round: steps of a new SGD on the loss of one sample of the weights.
+    """The training of a round: a new SGD on the loss of one sample of the weights.
 
     Fixed weights are drawn too, and neither their mean nor their sigma moves.
 
     Args:
-      loss, layout, settings, steps: static.
+      loss, layout, settings: static.
       params: mean and sigma, float32[weights], and others, a list.
       is_fixed: bool[weights].
       data: a pytree of arrays [examples, ...].
-      key: consumed.
+      draws: of `phases.draw`.
 
     Returns:
       The parameters after, and the mean loss in nats.
@@ -103,8 +104,7 @@ def train_phase(
         params: Any = optax.apply_updates(params, of_free(updates))
         return ({**params, "sigma": jnp.maximum(params["sigma"], MIN_SIGMA)}, opt_state), nats
 
-    state = (params, optimizer.init(params))
-    state, nats = scan_steps(update, state, data, key, steps, settings.batch_size)
+    state, nats = scan_steps(update, (params, optimizer.init(params)), data, draws)
     return state[0], nats
 
 
@@ -139,18 +139,20 @@ def fix(
     check_data(data, settings.batch_size, settings.steps, settings.first_steps)
     layout = layout_of(weights, is_coded)
     mean, others = layout.split(weights)
-    params: dict[str, Any] = {"mean": mean, "sigma": initial_sigma(mean), "others": others}
+    sigma = jnp.asarray(initial_sigma(np.asarray(mean)))
+    params: dict[str, Any] = {"mean": mean, "sigma": sigma, "others": others}
     is_fixed, rounds = np.zeros(len(mean), bool), []
     data = jax.tree.map(jnp.asarray, data)
     for number, share in enumerate(settings.shares):
         steps = settings.steps if number else settings.first_steps
-        round_key = jax.random.fold_in(key, number)
+        draws = draw(jax.random.fold_in(key, number), data, steps, settings.batch_size)
         params, nats = train_phase(
-            loss, layout, settings, steps, params, jnp.asarray(is_fixed), data, round_key
+            loss, layout, settings, params, jnp.asarray(is_fixed), data, draws
         )
         check_loss(float(nats), number)
         mu, sigma = np.asarray(params["mean"]), np.asarray(params["sigma"])
-        found = assign(mu, sigma, is_fixed, share, settings.bits, settings.threshold)
+        limits = (settings.bits, settings.threshold, settings.most_powers)
+        found = assign(mu, sigma, is_fixed, share, *limits)
         spread = np.maximum(deviations(found, mu), MIN_SIGMA)
         params["mean"] = jnp.asarray(found.values(mu))
         params["sigma"] = jnp.asarray(found.spread(spread, sigma))

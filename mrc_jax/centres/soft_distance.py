@@ -64,7 +64,7 @@ def soft_distance(
     return total / jnp.maximum(jnp.sum(is_free), 1)
 
 
-def at_share(loss: chex.Array, regulariser: chex.Array, ratio: float) -> chex.Array:
+def at_share(loss: chex.Array, regulariser: chex.Array, ratio: chex.Numeric) -> chex.Array:
     """Loss + alpha * regulariser with alpha = ratio * loss / regulariser, a constant to gradients,
     so that the second term is `ratio` of the first; the loss alone where the regulariser is below
     1e-9 and there is nothing left to pull (alpha would overflow).

@@ -15,7 +15,7 @@ import optax
 
 from mrc_jax.centres.assignment import check_shares
 from mrc_jax.centres.layout import Layout, layout_of
-from mrc_jax.centres.phases import Loss, check_data, check_loss, scan_steps
+from mrc_jax.centres.phases import Loss, check_data, check_loss, draw, scan_steps
 from mrc_jax.centres.relative import allowed_distances, assign
 from mrc_jax.centres.report import Fixed, Round, summary
 from mrc_jax.centres.soft_distance import at_share, pad_centres, soft_distance
@@ -57,19 +57,21 @@ def train_phase(
     settings: Settings,
     params: dict[str, Any],
     is_fixed: chex.Array,
-    centres: chex.Array | None,
+    centres: chex.Array,
+    ratio: chex.Array,
     data: Any,
-    key: chex.PRNGKey,
+    draws: Any,
 ) -> tuple[dict[str, Any], chex.Array]:
-    """The training of a round: `settings.steps` steps of a new Adam; fixed weights do not move.
+    """The training of a round, with a new Adam; fixed weights do not move.
 
     Args:
       loss, layout, settings: static.
       params: coded, float32[weights], and others, a list.
       is_fixed: bool[weights].
-      centres: of `pad_centres`; None leaves the regulariser out.
+      centres: of `pad_centres`.
+      ratio: of the regulariser to the loss.
       data: a pytree of arrays [examples, ...].
-      key: consumed.
+      draws: of `phases.draw`.
 
     Returns:
       The parameters after, and the mean loss in nats.
@@ -79,12 +81,10 @@ def train_phase(
 
     def objective(params: dict[str, Any], batch: Any, key: chex.PRNGKey) -> Any:
         nats = loss(layout.join(params["coded"], params["others"]), batch, key)
-        if centres is None or settings.ratio == 0:
-            return nats, nats
         distance = soft_distance(
             params["coded"], ~is_fixed, centres, settings.zero_distance, settings.temperature
         )
-        return at_share(nats, distance, settings.ratio), nats
+        return at_share(nats, distance, ratio), nats
 
     def of_free(tree: Any) -> dict[str, Any]:
         return {**tree, "coded": jnp.where(is_fixed, 0.0, tree["coded"])}
@@ -95,8 +95,7 @@ def train_phase(
         updates, opt_state = optimizer.update(of_free(gradient), opt_state, params)
         return (optax.apply_updates(params, of_free(updates)), opt_state), nats
 
-    state = (params, optimizer.init(params))
-    state, nats = scan_steps(update, state, data, key, settings.steps, settings.batch_size)
+    state, nats = scan_steps(update, (params, optimizer.init(params)), data, draws)
     return state[0], nats
 
 
@@ -133,11 +132,13 @@ def fix(
     layout = layout_of(weights, is_coded)
     coded, others = layout.split(weights)
     params: dict[str, Any] = {"coded": coded, "others": others}
-    is_fixed, centres, rounds = jnp.zeros(len(coded), bool), None, []
+    is_fixed, centres, rounds = jnp.zeros(len(coded), bool), np.zeros(0), []
     data = jax.tree.map(jnp.asarray, data)
     for number, share in enumerate(settings.shares):
+        draws = draw(jax.random.fold_in(key, number), data, settings.steps, settings.batch_size)
+        ratio, padded = settings.ratio if number else 0.0, jnp.asarray(pad_centres(centres))
         params, nats = train_phase(
-            loss, layout, settings, params, is_fixed, centres, data, jax.random.fold_in(key, number)
+            loss, layout, settings, params, is_fixed, padded, ratio, data, draws
         )
         check_loss(float(nats), number)
         before = np.asarray(params["coded"])
@@ -146,8 +147,7 @@ def fix(
             jnp.asarray(found.values(before)),
             jnp.asarray(found.is_assigned),
         )
-        values = np.unique(found.centres)
-        centres = jnp.asarray(pad_centres(values))
-        rounds.append(Round(share, float(nats), len(values), found.powers, found.allowed))
+        centres = np.unique(found.centres)
+        rounds.append(Round(share, float(nats), len(centres), found.powers, found.allowed))
     tree = layout.join(params["coded"], params["others"])
     return Fixed(tree, summary(np.asarray(params["coded"])), tuple(rounds))

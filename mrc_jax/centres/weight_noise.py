@@ -4,13 +4,14 @@ deviation begins, and what pushes it up.
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
 MIN_SIGMA = 2.0**-30
 MAX_SIGMA = 0.05
 _SCALE = 0.0025
 
 
-def initial_sigma(mean: chex.Array) -> chex.Array:
+def initial_sigma(mean: np.ndarray) -> np.ndarray:
     """Standard deviations at the start, float32[weights]: small near a power of two.
 
     With u and d the powers of two at and above and at and below |mean|, r = |(mean - u) / mean|
@@ -18,17 +19,16 @@ def initial_sigma(mean: chex.Array) -> chex.Array:
     all weights, within [2^-30, 0.05]. All are 2^-30 where q is 0.
 
     Args:
-      mean: float32[weights], the whole network's.
+      mean: float32[weights], the whole network's, at least one.
     """
-    size = jnp.where(mean == 0, 1.0, jnp.abs(mean))
-    fraction, exponent = jnp.frexp(size)  # of [0.5, 1), exact where a logarithm is not
-    is_power = fraction == 0.5
-    below = jnp.ldexp(jnp.float32(0.5), exponent)
-    above = jnp.where(is_power, below, 2 * below)
-    ratio = jnp.abs((size - above) / size) * jnp.abs((size - below) / size)
-    quantile = jnp.quantile(ratio, 0.75)
-    scaled = jnp.where(quantile > 0, _SCALE * ratio / jnp.where(quantile > 0, quantile, 1.0), 0.0)
-    return jnp.clip(scaled, MIN_SIGMA, MAX_SIGMA)
+    size = np.where(mean == 0, 1.0, np.abs(mean.astype(np.float64)))
+    fraction, exponent = np.frexp(size)  # of [0.5, 1), exact where a logarithm is not
+    below = np.ldexp(0.5, exponent)
+    above = np.where(fraction == 0.5, below, 2 * below)
+    ratio = np.abs((size - above) / size) * np.abs((size - below) / size)
+    quantile = np.quantile(ratio, 0.75)
+    scaled = _SCALE * ratio / quantile if quantile > 0 else np.zeros_like(ratio)
+    return np.clip(scaled, MIN_SIGMA, MAX_SIGMA).astype(np.float32)
 
 
 def sigma_gradient(sigma: chex.Array, noise: chex.Array, strength: float) -> chex.Array:
