@@ -95,6 +95,16 @@ def test_a_clustering_worked_by_hand():
     assert not np.any(mahalanobis.assign(mean, sigma, np.arange(7) < 2, 2 / 7).is_assigned)
 
 
+def test_a_weight_exactly_at_the_threshold_is_within_it():
+    # 0.375 is one sigma of 0.125 from both 0.25 and 0.5
+    mean, sigma, free = np.float32([0.375]), np.float32([0.125]), np.zeros(3, bool)
+    found = mahalanobis.assign(mean, sigma, free[:1], 1.0, bits=2)
+    assert (found.centres.tolist(), found.powers, found.allowed) == ([0.25], 1, 1)
+    mean, sigma = np.float32([0.375, 0.5, 0.9]), np.float32([0.125, 0.001, 0.001])
+    found = mahalanobis.assign(mean, sigma, free, 2 / 3, bits=2)
+    assert (found.group.tolist(), found.centres.tolist()) == ([0, 0, -1], [0.5])
+
+
 def test_powers_and_threshold_grow_in_turns():
     # of 0.4, with sigma 0.0125, the centre 0.5 is 8 sigma away and 0.25 is 12: sums of two, then
     # threshold 2, three, 4, four, 8. Powers are only as small as 1/4.
@@ -162,6 +172,20 @@ def test_deviations_are_those_of_the_means_of_a_group():
         Assignment(group, np.zeros(2, np.float32), 1, 1.0), np.float32([1, 2, 7, 100, 6])
     )
     np.testing.assert_allclose(found, [np.sqrt((4 + 1 + 9) / 3), 0], atol=1e-12)
+
+
+def test_what_is_fixed_has_its_centre_for_a_mean_and_its_group_for_a_sigma():
+    mean, sigma = jnp.asarray([0.24, 0.9, 0.26, 0.5]), jnp.full(4, 0.02)
+    params = {"mean": mean, "sigma": sigma, "others": []}
+    settings, is_fixed = probabilistic_fixing.Settings(), np.arange(4) == 3
+    found = probabilistic_fixing.fix_share(settings, params, is_fixed, 0.75)
+    assert found.is_assigned.tolist() == [True, False, True, False]
+    np.testing.assert_array_equal(params["mean"], np.float32([0.25, 0.9, 0.25, 0.5]))
+    np.testing.assert_allclose(params["sigma"], [0.01, 0.02, 0.01, 0.02], rtol=1e-5)
+    # a weight that is fixed alone has the least sigma; what was fixed before stays as it is
+    found = probabilistic_fixing.fix_share(settings, params, is_fixed | found.is_assigned, 1.0)
+    assert found.is_assigned.tolist() == [False, True, False, False]
+    assert params["sigma"][1] == 2.0**-30 and params["mean"][0] == 0.25
 
 
 def phase(loss, tree, is_fixed, sigma, steps, **settings):

@@ -122,6 +122,13 @@ def test_a_clustering_worked_by_hand():
     ]
 
 
+def test_many_near_weights_let_a_centre_take_some_that_are_far():
+    # 20 at a distance of 0.01 and 3 of 0.3: their mean is 0.048, and 0.3 is 6 times what is allowed
+    weights = np.float32([0.25 / 0.99] * 20 + [0.25 / 0.7] * 3 + [2.0])
+    assert relative.assign(weights, 1.0, 0.05, ZERO).group.tolist() == [0] * 23 + [1]
+    assert relative.assign(weights, 1.0, 0.045, ZERO).group[:23].tolist() == [0] * 22 + [1]
+
+
 def test_where_no_order_helps_the_allowed_distance_doubles():
     # 2^-7 (1 - 1/3) is nearest to 2^-7, half of itself away; 2^-7 is no proposal unless a larger
     # weight is left, and that one is taken last for it is the second of two equally popular.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mrc_jax.centres.assignment import check_shares
+from mrc_jax.centres.assignment import Assignment, check_shares
 from mrc_jax.centres.layout import Layout, layout_of
 from mrc_jax.centres.mahalanobis import assign, deviations
 from mrc_jax.centres.phases import Loss, check_data, check_loss, draw, scan_steps
@@ -108,6 +108,32 @@ def train_phase(
     return state[0], nats
 
 
+def fix_share(
+    settings: Settings, params: dict[str, Any], is_fixed: np.ndarray, share: float
+) -> Assignment:
+    """Fixes more weights, until a share of all is, in the parameters that it is given.
+
+    The mean of a weight that is fixed becomes its centre, and its sigma the standard deviation of
+    the means that were fixed with it, at least 2^-30.
+
+    Args:
+      settings: of the clustering.
+      params: of `train_phase`; mean and sigma are replaced.
+      is_fixed: bool[weights], so far.
+      share: of all weights.
+
+    Returns:
+      Which weights were fixed to which centres.
+    """
+    mean, sigma = np.asarray(params["mean"]), np.asarray(params["sigma"])
+    limits = (settings.bits, settings.threshold, settings.most_powers)
+    found = assign(mean, sigma, is_fixed, share, *limits)
+    spread = np.maximum(deviations(found, mean), MIN_SIGMA)
+    params["mean"] = jnp.asarray(found.values(mean))
+    params["sigma"] = jnp.asarray(found.spread(spread, sigma))
+    return found
+
+
 def fix(
     loss: Loss,
     weights: Any,
@@ -150,12 +176,7 @@ def fix(
             loss, layout, settings, params, jnp.asarray(is_fixed), data, draws
         )
         check_loss(float(nats), number)
-        mu, sigma = np.asarray(params["mean"]), np.asarray(params["sigma"])
-        limits = (settings.bits, settings.threshold, settings.most_powers)
-        found = assign(mu, sigma, is_fixed, share, *limits)
-        spread = np.maximum(deviations(found, mu), MIN_SIGMA)
-        params["mean"] = jnp.asarray(found.values(mu))
-        params["sigma"] = jnp.asarray(found.spread(spread, sigma))
+        found = fix_share(settings, params, is_fixed, share)
         is_fixed = is_fixed | found.is_assigned
         values = len(np.unique(found.centres))
         rounds.append(Round(share, float(nats), values, found.powers, found.allowed))

@@ -86,14 +86,12 @@ def train_phase(
         )
         return at_share(nats, distance, ratio), nats
 
-    def of_free(tree: Any) -> dict[str, Any]:
-        return {**tree, "coded": jnp.where(is_fixed, 0.0, tree["coded"])}
-
     def update(state: Any, batch: Any, key: chex.PRNGKey) -> Any:
         params, opt_state = state
         gradient, nats = jax.grad(objective, has_aux=True)(params, batch, key)
-        updates, opt_state = optimizer.update(of_free(gradient), opt_state, params)
-        return (optax.apply_updates(params, of_free(updates)), opt_state), nats
+        gradient["coded"] = jnp.where(is_fixed, 0.0, gradient["coded"])  # so a new Adam's step is 0
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), nats
 
     state, nats = scan_steps(update, (params, optimizer.init(params)), data, draws)
     return state[0], nats

@@ -14,18 +14,17 @@ _SCALE = 0.0025
 def initial_sigma(mean: np.ndarray) -> np.ndarray:
     """Standard deviations at the start, float32[weights]: small near a power of two.
 
-    With u and d the powers of two at and above and at and below |mean|, r = |(mean - u) / mean|
-    |(mean - d) / mean|, 0 where the mean is; sigma = 0.0025 r / q, q the 0.75 quantile of r over
+    With u and d the nearest powers of two above and below |mean|, r = |(mean - u) / mean|
+    |(mean - d) / mean|, 0 where the mean is 0 or a power of two; sigma = 0.0025 r / q, q the 0.75 quantile of r over
     all weights, within [2^-30, 0.05]. All are 2^-30 where q is 0.
 
     Args:
       mean: float32[weights], the whole network's, at least one.
     """
     size = np.where(mean == 0, 1.0, np.abs(mean.astype(np.float64)))
-    fraction, exponent = np.frexp(size)  # of [0.5, 1), exact where a logarithm is not
+    _, exponent = np.frexp(size)  # exact where a logarithm is not
     below = np.ldexp(0.5, exponent)
-    above = np.where(fraction == 0.5, below, 2 * below)
-    ratio = np.abs((size - above) / size) * np.abs((size - below) / size)
+    ratio = np.abs((size - 2 * below) / size) * np.abs((size - below) / size)
     quantile = np.quantile(ratio, 0.75)
     scaled = _SCALE * ratio / quantile if quantile > 0 else np.zeros_like(ratio)
     return np.clip(scaled, MIN_SIGMA, MAX_SIGMA).astype(np.float32)
