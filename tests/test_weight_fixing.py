@@ -381,6 +381,8 @@ def test_a_network_ends_with_few_values_and_its_error():
     np.testing.assert_allclose(found.summary.entropy_bits, -np.sum(share * np.log2(share)))
     assert found.summary.power_share > 0.5
     assert [r.share for r in found.rounds] == list(settings.shares)
+    doublings = np.log2([r.allowed for r in found.rounds] / (0.02 * np.arange(6, 0, -1)))
+    np.testing.assert_allclose(doublings, np.abs(np.rint(doublings)), atol=1e-9)
     # no statistic: one fixed run; each digit of 360 is 0.0028
     assert digits_network.error(before) < 0.06
     assert digits_network.error(found.weights) <= digits_network.error(before) + 0.02

@@ -15,8 +15,8 @@ def initial_sigma(mean: np.ndarray) -> np.ndarray:
     """Standard deviations at the start, float32[weights]: small near a power of two.
 
     With u and d the nearest powers of two above and below |mean|, r = |(mean - u) / mean|
-    |(mean - d) / mean|, 0 where the mean is 0 or a power of two; sigma = 0.0025 r / q, q the 0.75 quantile of r over
-    all weights, within [2^-30, 0.05]. All are 2^-30 where q is 0.
+    |(mean - d) / mean|, 0 where the mean is 0 or a power of two; sigma = 0.0025 r / q, q the 0.75
+    quantile of r over all weights, within [2^-30, 0.05]. All are 2^-30 where q is 0.
 
     Args:
       mean: float32[weights], the whole network's, at least one.
