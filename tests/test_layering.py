@@ -28,6 +28,7 @@ NUMPY_ONLY = {
     "index_room",
     "manifest",
     "ordered_code",
+    "rate_distortion",
     "recipe",
     "shared_random",
 }
