@@ -117,6 +117,15 @@ def test_a_block_alone_is_coded_as_it_is_among_others():
         np.testing.assert_array_equal(some, together[jnp.asarray(pick)])
 
 
+def test_blocks_coded_one_at_a_time_stop_early():
+    """vmap, even of one block, would make a select of the cond that leaves chunks out."""
+    sizes = {"bits": 22, "block_size": SIZE, "selection": "ordered"}
+    traced = jax.make_jaxpr(partial(encode.encode_blocks, **sizes))(
+        jax.random.key(0), *posterior(), jnp.uint32(SEED)
+    )
+    assert "cond[" in str(traced)
+
+
 def test_encoding_and_decoding_compile_once_and_move_nothing():
     one = jax.jit(partial(encode.encode_blocks, **OPTIONS))
     back = jax.jit(partial(decode_blocks, entries=ENTRIES))
