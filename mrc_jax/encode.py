@@ -69,7 +69,8 @@ def _select_apart(key: chex.PRNGKey, blocks: Blocks, **options: Any) -> chex.Arr
         alone = Blocks(a[None], c[None], number[None], blocks.seed, number)
         return select(key, alone, **options)[0]
 
-    return lax.map(one, (blocks.a, blocks.c, blocks.number), batch_size=wave)
+    several = wave if wave > 1 else None  # vmap, even of one block, would undo the early stop
+    return lax.map(one, (blocks.a, blocks.c, blocks.number), batch_size=several)
 
 
 def encode_blocks(

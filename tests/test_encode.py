@@ -117,6 +117,26 @@ def test_a_block_alone_is_coded_as_it_is_among_others():
         np.testing.assert_array_equal(some, together[jnp.asarray(pick)])
 
 
+def test_blocks_coded_one_at_a_time_stop_early(monkeypatch):
+    """Most of a block's 16 chunks are left out; vmap, even of one block, would visit them all."""
+    visited, statistics = [], kernels.cut_statistics
+
+    def counted(*args, **options):
+        jax.debug.callback(lambda: visited.append(None))
+        return statistics(*args, **options)
+
+    monkeypatch.setattr(kernels, "cut_statistics", counted)
+    mean, log_variance, scale = posterior(2 * SIZE)
+    chosen = encode.encode_blocks(
+        jax.random.key(0), mean, log_variance, scale, jnp.uint32(SEED), bits=22, block_size=SIZE,
+        selection="ordered",
+    )  # fmt: skip
+    jax.block_until_ready(chosen)
+    jax.effects_barrier()
+    assert kernels.chunk_bits(22, SIZE, 1) <= 18
+    assert 2 <= len(visited) <= 8
+
+
 def test_encoding_and_decoding_compile_once_and_move_nothing():
     one = jax.jit(partial(encode.encode_blocks, **OPTIONS))
     back = jax.jit(partial(decode_blocks, entries=ENTRIES))

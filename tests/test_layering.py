@@ -29,6 +29,7 @@ NUMPY_ONLY = {
     "index_room",
     "manifest",
     "ordered_code",
+    "rate_distortion",
     "recipe",
     "rotation",
     "rotation.ans",
