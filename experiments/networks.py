@@ -107,7 +107,7 @@ def plain_program(
                 jax.random.fold_in(key, number), (batch_size,), 0, data[1].shape[0]
             )
             value, gradient = jax.value_and_grad(
-                lambda w: jnp.mean(loss(_logits(net, w, data[0][picked]), data[1][picked]))
+                lambda w: jnp.mean(loss(logits(net, w, data[0][picked]), data[1][picked]))
             )(weights)
             updates, opt_state = optimizer.update(gradient, opt_state)
             return (optax.apply_updates(weights, updates), opt_state), value
@@ -132,6 +132,13 @@ def error(net: nn.Module, weights: Any, split: Split) -> float:
     return wrong / len(split.labels)
 
 
+def mean_loss(net: nn.Module, weights: Any, split: Split) -> float:
+    """The loss on a split, in nats an example."""
+    shares = probabilities(net, weights, split.inputs)
+    picked = shares[np.arange(len(split.labels)), split.labels]
+    return float(np.mean(-np.log(np.maximum(picked, np.finfo(np.float32).tiny))))
+
+
 def probabilities(net: nn.Module, weights: Any, inputs: np.ndarray) -> np.ndarray:
     """Of the classes, float32[examples, classes], as the network sees them."""
     parts = range(0, len(inputs), _EVALUATION_BATCH)
@@ -142,13 +149,14 @@ def probabilities(net: nn.Module, weights: Any, inputs: np.ndarray) -> np.ndarra
 
 @functools.partial(jax.jit, static_argnums=0)
 def _probabilities(net: nn.Module, weights: Any, inputs: chex.Array) -> chex.Array:
-    return jax.nn.softmax(_logits(net, weights, inputs))
+    return jax.nn.softmax(logits(net, weights, inputs))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(net: nn.Module, weights: Any, inputs: chex.Array) -> chex.Array:
-    return jnp.argmax(_logits(net, weights, inputs), axis=-1)
+    return jnp.argmax(logits(net, weights, inputs), axis=-1)
 
 
-def _logits(net: nn.Module, weights: Any, inputs: chex.Array) -> Any:
+def logits(net: nn.Module, weights: Any, inputs: chex.Array) -> Any:
+    """What the network says of inputs, float32[batch, classes]."""
     return net.apply(weights, inputs)

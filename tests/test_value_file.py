@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from make_golden import VALUES as CASES
 from make_golden import value_weights
 
+from mrc_jax import value_code
 from mrc_jax.decode import decode, parsed
 from mrc_jax.errors import FormatError, UsageError
 from mrc_jax.manifest import Manifest, Tensor
@@ -210,3 +211,18 @@ def test_golden_files_are_what_their_weights_are_written_as(name):
     assert pack_values(value_weights(manifest), manifest, embed) == data
     lanes = lanes_of(manifest.entries)
     assert lanes == math.ceil(manifest.entries / 2**15)
+
+
+def test_both_ways_to_take_lanes_agree(monkeypatch):
+    rng = np.random.default_rng(2)
+    count = 3 * MAX_STEPS + 7
+    which = rng.integers(0, 2, count)
+    tables = [table_of(drawn(rng, 500, shares))[0] for shares in ([0.9, 0.1], [0.2, 0.3, 0.5])]
+    symbols = rng.integers(0, 2 + which)
+    data = pack_symbols(symbols, which, tables)
+    for fewest in (1, 1000):
+        monkeypatch.setattr(value_code, "_SIDE_BY_SIDE", fewest)
+        assert np.array_equal(unpack_symbols(data, which, tables), symbols)
+        for wrong in (data[:-2], data + b"\0\0"):
+            with pytest.raises(FormatError, match="the weights"):
+                unpack_symbols(wrong, which, tables)

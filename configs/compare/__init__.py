@@ -1,0 +1,1 @@
+"""Configs of comparisons of methods on one network."""

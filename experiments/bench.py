@@ -1,0 +1,215 @@
+"""A comparison of methods in its work directory: members, one by one, a table and a plot."""
+
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import networks, record
+from experiments.bench_figure import draw
+from experiments.data import Dataset, load
+from experiments.methods import METHODS, Subject, subject
+from experiments.run import compress, opened
+from experiments.settings import Config
+from mrc_jax import files
+from mrc_jax.centres.report import summary
+from mrc_jax.checkpoint import lock
+from mrc_jax.decode import decode, weights_sha256
+from mrc_jax.errors import UsageError
+from mrc_jax.sharing import make_sharing, tree_of
+from mrc_jax.value_file import pack_values
+
+MIRACLE = "miracle"  # a run of `compress`, with settings that are fields of its config
+_COLUMNS = (
+    "member", "method", "settings", "file_bytes", "validation_error", "test_error",
+    "validation_loss", "unique_values", "entropy_bits", "power_share", "compress_s", "decode_s",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A method with its settings.
+
+    Attributes:
+      method: of METHODS, or MIRACLE.
+      settings: its own.
+      folder: where it is kept.
+    """
+
+    method: str
+    settings: Mapping[str, Any]
+    folder: pathlib.Path
+
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """What it found, if it is done."""
+        path = self.folder / "compared.json"
+        return record.read_json(path) if path.exists() else None
+
+
+class Bench:
+    """A comparison; `go` does what is left of it, `write` makes its table and plot."""
+
+    def __init__(self, config: Any, workdir: pathlib.Path) -> None:
+        self.workdir = workdir
+        try:
+            self.base = Config.from_config_dict(config.base)
+            self.members = [self._member(method, dict(own)) for method, own in config.members]
+        except (AttributeError, TypeError, ValueError):
+            raise UsageError(
+                "a comparison's config has `base`, a run's config, and `members`, pairs of a "
+                "method and its settings; see configs/compare/"
+            ) from None
+        if len({member.folder for member in self.members}) < len(self.members):
+            raise UsageError("two members have the same method and settings")
+
+    def _member(self, method: str, settings: dict[str, Any]) -> Member:
+        if method not in (*METHODS, MIRACLE):
+            names = ", ".join((*METHODS, MIRACLE))
+            raise UsageError(f"there is no method {method!r}; there are {names}")
+        text = "_".join([method, *(f"{name}={value}" for name, value in settings.items())])
+        return Member(method, settings, self.workdir / re.sub(r"[^\w.,=-]+", ",", text)[:150])
+
+    def go(self) -> None:
+        """Trains the network and runs the members that are not done."""
+        with lock(self.workdir):
+            todo = [member for member in self.members if member.report is None]
+            if not todo:
+                return
+            dataset = load(self.base.data, self.base.data_dir)
+            with opened(self.base, self.workdir / "plain") as job:
+                inputs, labels = job.data()
+                job.bar.close()
+                own = subject(job.net, job.plain, (inputs, labels), self.base.seed)
+            self._plain(own, dataset)
+            for number, member in enumerate(todo):
+                print(f"{number + 1} of {len(todo)}: {member.folder.name}", flush=True)
+                begin = time.monotonic()
+                member.folder.mkdir(parents=True, exist_ok=True)
+                made = self._miracle if member.method == MIRACLE else self._of_values
+                report = made(member, own, dataset)
+                said = f"{report['file_bytes']} bytes, {report['validation_error']:.2%} wrong"
+                print(f"  {said}, {time.monotonic() - begin:.0f} s", flush=True)
+
+    def _plain(self, own: Subject, dataset: Dataset) -> None:
+        size = sum(4 * leaf.size for leaf in jax.tree.leaves(own.weights))
+        found = {"file_bytes": size, **self._errors(own, own.weights, dataset)}
+        record.write_json(self.workdir / "plain.json", {**found, **record.origin()})
+
+    def _of_values(self, member: Member, own: Subject, dataset: Dataset) -> dict[str, Any]:
+        begin = time.monotonic()
+        tree = METHODS[member.method](own, **member.settings)
+        manifest = make_sharing(tree, 0).manifest
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+        weights = dict(zip((t.path for t in manifest.tensors), leaves, strict=True))
+        file = pack_values(weights, manifest, self.base.embed_manifest)
+        seconds = time.monotonic() - begin
+        said = dataclasses.asdict(summary(np.concatenate([leaf.ravel() for leaf in leaves])))
+        kept = ("entropy_bits", "power_share")
+        own_facts = {
+            "unique_values": len(said["values"]), **{name: said[name] for name in kept},
+            "compress_s": seconds,
+        }  # fmt: skip
+        return self._keep(member, file, manifest.data, own, dataset, own_facts)
+
+    def _miracle(self, member: Member, own: Subject, dataset: Dataset) -> dict[str, Any]:
+        """A run of its own, which takes the plain network over."""
+        trained = member.folder / "plain"
+        if not trained.exists():
+            shutil.copytree(self.workdir / "plain" / "plain", trained)
+        config = dataclasses.replace(self.base, **member.settings)
+        report = compress(config, member.folder)
+        spent = sum(s for phase, s in report["seconds"].items() if phase in ("train", "code"))
+        file = files.read(member.folder / "model.mrc")
+        manifest = files.read(member.folder / "model.manifest")
+        return self._keep(member, file, manifest, own, dataset, {"compress_s": spent})
+
+    def _keep(
+        self,
+        member: Member,
+        file: bytes,
+        manifest: bytes,
+        own: Subject,
+        dataset: Dataset,
+        facts: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Decodes a file, measures what it holds, and writes both down."""
+        begin = time.perf_counter()
+        weights = decode(file, manifest)
+        seconds = time.perf_counter() - begin
+        files.write(member.folder / "model.mrc", file)
+        report = {
+            "member": member.folder.name,
+            "method": member.method,
+            "settings": dict(member.settings),
+            "file_bytes": len(file),
+            "weights_sha256": weights_sha256(weights),
+            **self._errors(own, tree_of(weights, own.weights), dataset),
+            **facts,
+            "decode_s": seconds,
+            "seed": self.base.seed,
+            "data": self.base.data,
+            "model": self.base.model,
+            **record.origin(),
+        }
+        record.write_json(member.folder / "compared.json", report)
+        return report
+
+    def _errors(self, own: Subject, weights: Any, dataset: Dataset) -> dict[str, float]:
+        found = {
+            "validation_error": networks.error(own.net, weights, dataset.validation),
+            "validation_loss": networks.mean_loss(own.net, weights, dataset.validation),
+        }
+        if self.base.report_test:
+            found["test_error"] = networks.error(own.net, weights, dataset.test)
+        return found
+
+    def write(self) -> str:
+        """Writes results.jsonl, results.csv and rate.png, and returns the table as text.
+
+        Raises UsageError where no member is done.
+        """
+        found = [report for member in self.members if (report := member.report) is not None]
+        if not found:
+            raise UsageError(f"no member is done in {self.workdir}")
+        plain = record.read_json(self.workdir / "plain.json")
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([{k: r.get(k, "") for k in _COLUMNS} for r in found])
+        lines = "".join(json.dumps(report) + "\n" for report in (plain, *found))
+        files.write(self.workdir / "results.csv", text.getvalue().encode())
+        files.write(self.workdir / "results.jsonl", lines.encode())
+        draw(found, plain, self.workdir / "rate.png", self.base.name)
+        return markdown(found, plain)
+
+
+def markdown(reports: list[dict[str, Any]], plain: dict[str, Any]) -> str:
+    """The table: a line for each member, and the plain network first."""
+    split = (
+        "test_error" if all("test_error" in r for r in (plain, *reports)) else "validation_error"
+    )
+    lines = [
+        f"| method | settings | bytes | smaller | {split.replace('_', ' ')} | values | compress, s "
+        "| decode, s |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| plain network, float32 | | {plain['file_bytes']:,} | 1 x | {plain[split]:.2%} | | | |",
+    ]
+    for report in sorted(reports, key=lambda r: (r["method"], r["file_bytes"])):
+        settings = ", ".join(f"{k} {v}" for k, v in report["settings"].items())
+        lines.append(
+            f"| {report['method'].replace('_', ' ')} | {settings} | {report['file_bytes']:,} | "
+            f"{plain['file_bytes'] / report['file_bytes']:.0f} x | {report[split]:.2%} | "
+            f"{report.get('unique_values', '')} | {report['compress_s']:.0f} | "
+            f"{report['decode_s']:.3f} |"
+        )
+    return "\n".join(lines)

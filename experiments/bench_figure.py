@@ -1,0 +1,57 @@
+"""The picture of a comparison: error against bytes, a line for each method."""
+
+import itertools
+import pathlib
+from collections import defaultdict
+from typing import Any
+
+from experiments.plot import published
+
+
+def draw(
+    reports: list[dict[str, Any]], plain: dict[str, Any], out: pathlib.Path, title: str
+) -> None:
+    """Writes a picture of error against file bytes, on log axes.
+
+    Args:
+      reports: of members; test errors are drawn where all have them, validation errors otherwise.
+      plain: of the plain network, whose error is a line.
+      out: the PNG file.
+      title: above the axes.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    split = "test" if all("test_error" in r for r in (plain, *reports)) else "validation"
+    error = f"{split}_error"
+    figure, axes = pyplot.subplots(figsize=(8.5, 4.8), layout="constrained")
+    size = plain["file_bytes"]
+    axes.axhline(100 * plain[error], color="0.5", ls="--", label=f"plain network, {size:,} B")
+    marks, lines = itertools.cycle("os^Dv<>PX"), defaultdict[str, list[tuple[float, float]]](list)
+    for report in reports:
+        objective = report["settings"].get("objective")
+        name = report["method"].replace("_", " ") + (f", {objective}" if objective else "")
+        lines[name].append((report["file_bytes"], max(100 * report[error], 0.01)))
+    for name, points in sorted(lines.items()):
+        sizes, errors = zip(*sorted(points), strict=True)
+        axes.plot(sizes, errors, next(marks) + "-", label=f"{name}, {split} error")
+    for name, points in published(reports[0]["data"], reports[0]["model"]).items():
+        if name != "published":
+            front = sorted((p.file_bytes, p.mean) for p in points)
+            label = f"{points[0].name}, {name} test error"
+            axes.plot(*zip(*front, strict=True), "+:", color="0.4", label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis, at in ((axes.xaxis, (1, 3)), (axes.yaxis, (1, 1.5, 2, 3, 5, 7))):
+        axis.set_major_locator(LogLocator(subs=at))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.9g}"))
+    axes.set_xlabel("bytes of the whole file")
+    axes.set_ylabel("error, %")
+    axes.set_title(title)
+    figure.legend(fontsize="small", loc="outside right upper")
+    figure.savefig(out, dpi=150)
+    pyplot.close(figure)
