@@ -58,11 +58,11 @@ class Point(NamedTuple):
     codebook_blocks: int
 
 
-# log2 K is the mean KL and 3 to 6 standard deviations of a block's, which keeps the distortion within
-# some 3 % of D. Blocks share candidates where that is quicker: few weights find their index early
-# (soon no candidate left can win), so that independent candidates cost less than K of them, but not
-# at 20 bits. Blocks of 20 bits and 10 or more weights need 2**28 candidates or more, and are left
-# out.
+# log2 K is the mean KL and 3 to 6 standard deviations of a block's, which keeps the distortion
+# within some 3 % of D. Blocks share candidates where that is quicker: few weights find their index
+# early (soon no candidate left can win), so that independent candidates cost less than K of them,
+# but not at 20 bits. Blocks of 20 bits and 10 or more weights need 2**28 candidates or more, and
+# are left out.
 POINTS = (
     Point("even", 8, 2, 17, 16_384, 128),
     Point("even", 12, 3, 20, 4096, 128),
