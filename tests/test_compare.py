@@ -1,0 +1,115 @@
+"""The comparison of methods: each gives a file that decodes; it resumes; it names mistakes."""
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import ml_collections
+import numpy as np
+import pytest
+
+from configs import smoke
+from configs.compare import digits, mnist_lenet5
+from experiments.bench import Bench, markdown
+from experiments.methods import OBJECTIVES
+from mrc_jax.decode import decode, weights_sha256
+from mrc_jax.errors import UsageError
+
+FEW = {"steps": 20, "batch_size": 32}
+MEMBERS = (
+    ("miracle", {"file_bytes": 150}),
+    ("deep_compression", {"kept": 0.3, "values": 4, "rounds": 2, **FEW}),
+    ("weight_fixing", {"shares": (0.5, 1.0), "learning_rate": 1e-3, **FEW}),
+    ("probabilistic_fixing", {"shares": (0.5, 1.0), "most_powers": 2, **FEW}),
+    ("rate_distortion", {"objective": "fisher", "pruned": 0.5, "values": 4, "examples": 40}),
+)
+
+
+def config(members: Any = MEMBERS) -> ml_collections.ConfigDict:
+    base = smoke.get_config()
+    base.update({"hidden": (), "refine_steps": 0, "wave_blocks": 16, "report_test": True})
+    return ml_collections.ConfigDict({"base": base, "members": members})
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The folder of a comparison that is done."""
+    workdir = tmp_path_factory.mktemp("compare")
+    bench = Bench(config(), workdir)
+    bench.go()
+    bench.write()
+    return workdir
+
+
+def test_every_member_has_a_file_that_is_decoded_and_counted(done: pathlib.Path) -> None:
+    found = [json.loads(line) for line in (done / "results.jsonl").read_text().splitlines()]
+    plain, *members = found
+    assert plain["file_bytes"] == 4 * 650 and len(members) == len(MEMBERS)
+    for report in members:
+        folder = done / report["member"]
+        file = (folder / "model.mrc").read_bytes()
+        weights = decode(file)
+        assert report["file_bytes"] == len(file) < plain["file_bytes"]
+        assert report["weights_sha256"] == weights_sha256(weights)
+        assert 0 <= report["test_error"] <= 1 and report["validation_loss"] > 0
+        if report["method"] != "miracle":
+            values = {v for array in weights.values() for v in np.unique(array).tolist()}
+            assert report["unique_values"] == len(values)
+    by_method = {report["method"]: report for report in members}
+    pruned = decode((done / by_method["rate_distortion"]["member"] / "model.mrc").read_bytes())
+    kernel = pruned["params/Dense_0/kernel"]
+    assert np.sum(kernel == 0) == kernel.size // 2 and len(np.unique(kernel)) == 5
+
+
+def test_what_is_done_is_not_run_again(
+    done: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    lost = Bench(config(), tmp_path).members[1].folder
+    before = (lost / "model.mrc").read_bytes()
+    shutil.rmtree(lost)
+    Bench(config(), tmp_path).go()
+    said = capsys.readouterr().out
+    assert "1 of 1: deep_compression" in said and "plain network" not in said
+    assert (lost / "model.mrc").read_bytes() == before
+    Bench(config(), tmp_path).go()
+    assert capsys.readouterr().out == ""
+
+
+def test_the_table_has_a_line_for_each_and_the_picture_is_there(done: pathlib.Path) -> None:
+    text = Bench(config(), done).write()
+    assert text.count("\n") == 2 + len(MEMBERS) and "| test error |" in text
+    assert (done / "results.csv").read_text().count("\n") == 1 + len(MEMBERS)
+    assert (done / "rate.png").read_bytes()[:4] == b"\x89PNG"
+    reports = [{**Bench(config(), done).members[1].report, "validation_error": 0.25}]  # type: ignore[dict-item]
+    del reports[0]["test_error"]
+    assert "| validation error |" in markdown(reports, {"file_bytes": 10, "validation_error": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ((("zip", {}),), "there is no method 'zip'; there are deep_compression"),
+        ((("miracle", {}), ("miracle", {})), "two members have the same"),
+        (3, "a comparison's config has `base`"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(
+    members: Any, message: str, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        Bench(config(members), tmp_path)
+
+
+def test_a_comparison_without_a_member_done_has_no_table(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UsageError, match="no member is done"):
+        Bench(config(), tmp_path).write()
+
+
+def test_the_configs_name_methods_and_objectives_that_there_are() -> None:
+    for made in (digits.get_config(), mnist_lenet5.get_config()):
+        members = Bench(made, pathlib.Path("unused")).members
+        assert len({member.method for member in members}) == 5
+        named = {m.settings["objective"] for m in members if "objective" in m.settings}
+        assert named <= set(OBJECTIVES)
