@@ -31,6 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Coding.
     config.scale_ranges = 1  # of a large tensor, each with a prior scale of its own
+    config.relative_means = False  # whether means move in units of their prior scales
     config.slack_nats = 0.0  # KL target of a block beyond its index's bits * ln 2
     config.selection = "sample"  # the paper's importance sampling, 'ordered' or 'argmax'
     config.codebook_bytes = 1 << 29  # a larger shared codebook is not kept between waves

@@ -17,6 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.sharing = (("Conv_1/kernel", 2), ("Dense_0/kernel", 50))
     config.bits = 20
     config.scale_ranges = 8
+    config.relative_means = True
     config.slack_nats = 1.4
     config.distorted_copies = 8
     config.plain_steps = 15000

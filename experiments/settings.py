@@ -58,6 +58,7 @@ class Config:
     sharing: tuple[tuple[str, int], ...] = ()
     uncoded: tuple[str, ...] = ()
     scale_ranges: int = 1
+    relative_means: bool = False
     slack_nats: float = 0.0
     selection: str = "sample"
     parameterisation: str = "mean_variance"

@@ -24,6 +24,9 @@ class Recipe:
       scale_ranges: ranges of the entries of a large tensor, each with a prior scale of its own, 1
         to 64 (see `Tensor.group_sizes`): important weights settle where the prior is wide, and the
         others' noise is small where it is narrow.
+      relative_means: whether Adam's steps of a mean are in units of its prior scale over
+        prior_scale_init, so that those under a wide prior move faster than those under a narrow
+        one.
       slack_nats: KL of a block beyond its index's bits (the paper's t is -slack_nats).
       selection: 'sample' (the paper's importance sampling), 'ordered' (the same law, by
         indices that are entropy-coded where that makes the file smaller) or 'argmax' (biased).
@@ -51,6 +54,7 @@ class Recipe:
     sharing: tuple[tuple[str, int], ...] = ()
     uncoded: tuple[str, ...] = ()
     scale_ranges: int = 1
+    relative_means: bool = False
     slack_nats: float = 0.0
     selection: str = "sample"
     parameterisation: str = "mean_variance"
@@ -90,3 +94,5 @@ class Recipe:
         for name, known in kinds.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} = {getattr(self, name)!r}: must be one of {known}")
+        if self.relative_means and self.parameterisation == "mean_kl":
+            raise UsageError("relative_means = True: the means of 'mean_kl' are relative already")

@@ -17,7 +17,7 @@ from mrc_jax.blocks import Partition
 from mrc_jax.budget import budget_nats, update_betas
 from mrc_jax.container import Header
 from mrc_jax.objective import block_kl_nats, coded_blocks, penalty_nats, slot_order
-from mrc_jax.posterior import Coded, Parameters, Posterior
+from mrc_jax.posterior import Coded, Parameters, Posterior, log_prior_scale_of_entries
 from mrc_jax.recipe import Recipe
 from mrc_jax.shared_random import Stream, permute
 
@@ -167,6 +167,8 @@ def train_step(
     own = arrays.get("rates")
     optimizer = problem.optimizer if own is None else _adam(own[0], own[1], problem.recipe)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    if problem.recipe.relative_means:
+        updates = _relative(problem, updates, state.params)
     params: dict[str, Any] = {**cast(dict, optax.apply_updates(state.params, updates))}
     if refining:
         params["log_prior_scale"] = state.params["log_prior_scale"]
@@ -184,6 +186,13 @@ def train_step(
     excess = jnp.max(jnp.where(live, kl, -jnp.inf)) - problem.budget_nats
     mean = jnp.sum(jnp.where(live, kl, 0)) / jnp.maximum(jnp.sum(live), 1)
     return after, {"loss": loss, "kl_nats": mean, "over_budget_nats": excess}
+
+
+def _relative(problem: Problem, updates: Any, params: Parameters) -> Any:
+    """Adam's updates with those of means in units of the prior scales over the first ones."""
+    log_scale = log_prior_scale_of_entries(params, problem.posterior.sharing)
+    unit = jnp.exp(log_scale) / np.float32(problem.recipe.prior_scale_init)
+    return {**updates, "mean": updates["mean"] * unit}
 
 
 def _kl_of_blocks(problem: Problem, params: Any, arrays: Any, size: int) -> chex.Array:

@@ -216,3 +216,21 @@ def test_batches_given_train_as_the_steps_one_by_one():
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
     assert metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert metrics["kl_nats"] == pytest.approx(float(of_step["kl_nats"]), rel=1e-5)
+
+
+def test_relative_means_move_in_units_of_their_prior_scales():
+    """The first step of Adam is the rate for every entry, whatever its gradient's size."""
+    moved = {}
+    for relative in (False, True):
+        made, arrays, state = problem(relative_means=relative)
+        wide = jnp.log(jnp.asarray([2.0, 0.125]))  # of the groups `b` and `w`
+        state = state.replace(params={**state.params, "log_prior_scale": wide})
+        batch = jax.tree.map(lambda x: x[:32], DATA)
+        after, _ = train.train_step(made, arrays, state, batch, False)
+        moved[relative] = {k: np.asarray(after.params[k] - state.params[k]) for k in state.params}
+    rate = made.recipe.learning_rate
+    np.testing.assert_allclose(np.abs(moved[False]["mean"]), rate, rtol=1e-3)
+    np.testing.assert_allclose(np.abs(moved[True]["mean"][:4]), rate * 2 / 0.5, rtol=1e-3)
+    np.testing.assert_allclose(np.abs(moved[True]["mean"][4:]), rate * 0.125 / 0.5, rtol=1e-3)
+    for name in ("log_variance", "log_prior_scale"):
+        np.testing.assert_array_equal(moved[True][name], moved[False][name])
