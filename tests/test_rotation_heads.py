@@ -68,6 +68,34 @@ def test_at_least_two_thirds_of_the_ideal_bits_are_saved(d):
     assert bits.net_bits > 2 / 3 * bits.ideal_bits
 
 
+@pytest.mark.parametrize("count", [*range(8, 40), 60, 100, 200, 300])
+def test_a_stream_of_few_bits_gives_as_much_of_a_rotation_as_it_holds(count):
+    """The whole one takes 7 directions of 8 to 2 dimensions, some 12 bits a ratio: 50 bytes."""
+    weights = np.random.default_rng(count).normal(size=(8, 20))
+    stack = Stack(np.random.default_rng(count).bytes(count))
+    before = stack.to_bytes()
+    sent = heads.encode_pair(stack, weights)
+    assert heads.decode_pair(stack, 8, 20).tobytes() == sent.weights.tobytes()
+    assert stack.to_bytes() == before
+    assert sent.bits.rotation_bits <= 8 * count - 36
+    whole = heads.encode_pair(stream(0), weights).bits.rotation_bits
+    if count < 12:
+        assert sent.bits.rotation_bits == 0
+    elif count >= 60:
+        assert sent.bits.rotation_bits == pytest.approx(whole, abs=1e-3)
+    elif count > 25:
+        assert 0.3 * 8 * (count - 17) < sent.bits.rotation_bits < whole
+
+
+def test_a_correction_that_leads_beyond_all_directions_is_refused():
+    seen = np.asarray([1 << 30, 1 << 30])  # a ratio of one, and one unit more
+    stack = Stack(bytes(100))
+    stack.push_symbol(1, corrections._COUNTS)
+    stack.push_symbol(0, corrections._AXIS_COUNTS)
+    with pytest.raises(FormatError, match="beyond all directions"):
+        corrections._pop(stack, seen, 5)
+
+
 def test_many_pairs_in_one_stream_each_give_back_what_the_one_before_wrote():
     """Nearly all the rotations' bits are those of weights in the stream, not of what was before."""
     random = np.random.default_rng(3)
@@ -183,8 +211,6 @@ def test_what_cannot_be_a_pair_is_refused():
     for value in (np.nan, np.inf, 65520.0):
         with pytest.raises(UsageError, match="longer than float16 goes"):
             heads.encode_pair(stream(0), np.full((3, 5), value))
-    with pytest.raises(UsageError, match=r"the stream holds 80 bits: write \d+ before"):
-        heads.encode_pair(Stack(bytes(10)), np.random.default_rng(0).normal(size=(5, 9)))
     stack = Stack(np.random.default_rng(0).bytes(30))
     with pytest.raises(FormatError, match="ends where more was to come"):
         heads.decode_pair(stack, 5, 9)

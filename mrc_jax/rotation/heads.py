@@ -34,6 +34,8 @@ _LARGEST = 65504.0
 # Mean squares of float16's rounding error: of a number over its square, and of a tiny number.
 _RELATIVE_NOISE, _TINY_NOISE = 2.0**-24.7, 2.0**-48 / 12
 _LEAST_NOISE = 0.35  # of a ratio seen, in units of its grid
+# Left in a stream: three bytes are no word, and a symbol's slot is popped before it is pushed.
+_SPARE_BITS = 40
 _WORST_GRID_BITS = 2  # below, corrections cost more than a ratio returns
 
 
@@ -80,21 +82,18 @@ def encode_pair(stack: Stack, weights: np.ndarray) -> Turned:
     """Pushes a pair, turned by a rotation that is popped before.
 
     Args:
-      stack: of a stream with more bits than 16 d (d - 1) / 2, or the rotation has fewer.
+      stack: of a stream with more bits than 16 d (d - 1) / 2; where it holds fewer than the whole
+        rotation, the last columns' directions are their first axes. It holds eight bytes at least.
       weights: float[d, columns], d - 1 columns at least.
 
     Raises:
-      UsageError: if the weights are not such a matrix, a column is longer than float16 goes, or the
-        stream holds too few bits.
+      UsageError: if the weights are not such a matrix, or a column is longer than float16 goes.
     """
     weights = _checked(weights)
     dimensions, columns = weights.shape
     canonical = _canonical(weights)
     triangle = canonical @ weights
-    grid_bits = _grids(triangle)
-    wanted = sum(orthogonal.direction_bits(dimensions - j, b) for j, b in enumerate(grid_bits))
-    if stack.bits < wanted:
-        raise UsageError(f"the stream holds {stack.bits:.0f} bits: write {wanted:.0f} before")
+    grid_bits = _affordable(_grids(triangle), dimensions, stack.bits - _SPARE_BITS)
     held = [stack.bits]
     directions = orthogonal.pop_rotation(stack, dimensions, grid_bits)
     held.append(stack.bits)
@@ -218,4 +217,13 @@ def _grids(triangle: np.ndarray) -> list[int]:
     for part, ratio_noise in zip(np.diag(columns), noise * length, strict=True):
         bits = math.ceil(math.log2(_LEAST_NOISE * max(part, 1e-300) / ratio_noise))
         out.append(min(bits, orthogonal.MAX_GRID_BITS) if bits >= _WORST_GRID_BITS else 0)
+    return out
+
+
+def _affordable(grid_bits: list[int], dimensions: int, bits: float) -> list[int]:
+    """The same grids, but zero for the columns after those whose directions take all the bits."""
+    out = []
+    for j, wanted in enumerate(grid_bits):
+        bits -= orthogonal.direction_bits(dimensions - j, wanted)
+        out.append(wanted if bits >= 0 else 0)
     return out
