@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from mrc_jax.errors import FormatError, UsageError
+from mrc_jax.manifest import Tensor
 from mrc_jax.rotation import corrections, heads, orthogonal
 from mrc_jax.rotation.ans import Stack
 from mrc_jax.rotation.orthogonal import Direction
+from mrc_jax.rotation.turns import Member, Turn
 
 HALF_ULP = 2.0**-11  # of a float16, over its magnitude
 
@@ -214,8 +216,6 @@ def test_what_cannot_be_a_pair_is_refused():
     stack = Stack(np.random.default_rng(0).bytes(30))
     with pytest.raises(FormatError, match="ends where more was to come"):
         heads.decode_pair(stack, 5, 9)
-    with pytest.raises(UsageError, match="do not share"):
-        heads.head_pairs(np.ones((5, 2, 4)), np.ones((5, 3, 4)))
 
 
 def attention(params, x, y):
@@ -245,14 +245,17 @@ def test_a_layer_s_turned_weights_are_the_same_attention(groups):
     x, y = random.normal(size=(5, width)), random.normal(size=(11, width))
     wanted, wanted_scores = attention(params, x, y)
 
+    shared = Member(1, True, True)
+
     def mapped(change):
         out = {}
         for reader, other in (("key", "query"), ("value", "out")):
-            pairs = heads.head_pairs(params[reader], params[other])
-            assert pairs[0].shape == (d, width + 1 + all_heads // groups * len(params[other]))
-            out[reader], out[other] = heads.from_head_pairs(
-                [change(pair) for pair in pairs], width + 1, all_heads
-            )
+            turn = Turn(groups, d, all_heads // groups, (Member(0, False, True), shared))
+            arrays = {0: params[reader], 1: params[other]}
+            tensors = [Tensor(str(i), x.shape, "float16", 0) for i, x in arrays.items()]
+            pairs = np.stack([change(pair) for pair in turn.pairs(arrays)])
+            found = dict(turn.arrays(pairs, tensors))
+            out[reader], out[other] = (found[i].reshape(x.shape) for i, x in arrays.items())
         return out
 
     same = mapped(lambda pair: pair)

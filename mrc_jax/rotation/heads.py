@@ -6,7 +6,7 @@ network for every orthogonal R. So are, in an attention head without rotary embe
   together, as they do where several heads of queries share the keys;
 - values A y + a and the output's C = B^T: the head adds C (sum of shares (A y + a)), so (A, a) and
   B turn together, and the output's bias does not.
-A pair is all those columns side by side, [d, columns].
+A pair is all those columns side by side, [d, columns] (`turns` makes it of tensors).
 
 The sender turns a pair by Q^T, where Q T = its first d - 1 columns (QR), takes a rotation R off the
 stream, and sends float16(R Q^T pair) with corrections. The receiver keeps those weights, finds R by
@@ -19,7 +19,6 @@ all of it, without a stream below; the weights of bits back keep the look of any
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -137,50 +136,6 @@ def decode_pair(stack: Stack, dimensions: int, columns: int) -> np.ndarray:
     directions = pop_directions(stack, seen, grid_bits)
     orthogonal.push_rotation(stack, directions, grid_bits)
     return turned
-
-
-def head_pairs(readers: np.ndarray, others: np.ndarray) -> list[np.ndarray]:
-    """The pairs of an attention layer: of its keys and queries, or its values and outputs.
-
-    Args:
-      readers: float[width, groups, d], kernels of keys or values, with their biases as one more row
-        of width.
-      others: float[width, heads, d], those of queries, or output kernels transposed so; heads is a
-        multiple of groups, and each group has as many consecutive ones.
-
-    Returns:
-      For each group, float[d, width of readers + heads / groups * width of others].
-
-    Raises:
-      UsageError: if the shapes do not fit.
-    """
-    _, groups, dimensions = readers.shape
-    width, heads, other_dimensions = others.shape
-    if heads % groups or dimensions != other_dimensions:
-        raise UsageError(f"heads of shape {others.shape} do not share those of {readers.shape}")
-    shared = others.reshape(width, groups, heads // groups, dimensions)
-    shared = shared.transpose(1, 3, 2, 0).reshape(groups, dimensions, -1)
-    return list(np.concatenate([readers.transpose(1, 2, 0), shared], axis=2))
-
-
-def from_head_pairs(
-    pairs: Sequence[np.ndarray], width: int, heads: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Undoes head_pairs.
-
-    Args:
-      pairs: of a layer.
-      width: of the readers.
-      heads: of the others.
-
-    Returns:
-      readers and others.
-    """
-    joined = np.stack(pairs)
-    groups, dimensions, _ = joined.shape
-    shared = joined[:, :, width:].reshape(groups, dimensions, heads // groups, -1)
-    others = shared.transpose(3, 0, 2, 1).reshape(-1, heads, dimensions)
-    return joined[:, :, :width].transpose(2, 0, 1), others
 
 
 def _check_shape(shape: tuple[int, ...]) -> None:
