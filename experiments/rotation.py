@@ -1,9 +1,9 @@
 """What bits back from rotations save on a BERT encoder's attention heads, in float16.
 
-python -m experiments.rotation WEIGHTS.safetensors --heads=12
+python -m experiments.rotation WEIGHTS.safetensors --heads=12 --output=turned.mrc
 
-All other tensors are written first, then the heads, layer by layer, each pair turned by bits of
-what was written before it; then all is decoded and compared, and the turned network is applied.
+The file holds all other tensors first, then the heads, layer by layer, each pair turned by bits of
+what was written before it; then all is decoded, and the turned network is applied.
 """
 
 import dataclasses
@@ -18,20 +18,17 @@ from safetensors.numpy import load
 
 from experiments.command import run
 from mrc_jax import files
+from mrc_jax.decode import decode
 from mrc_jax.errors import DataError, UsageError
-from mrc_jax.rotation.ans import Stack
-from mrc_jax.rotation.heads import (
-    PairBits,
-    decode_pair,
-    encode_pair,
-    from_head_pairs,
-    head_pairs,
-)
+from mrc_jax.manifest import UNCODED, Manifest, Tensor
+from mrc_jax.rotation.heads import PairBits
+from mrc_jax.rotation.turned_file import pack_turned
+from mrc_jax.rotation.turns import Turn, turn_of
 
 _HEADS = flags.DEFINE_integer("heads", 12, "Attention heads of a layer.", lower_bound=1)
+_OUTPUT = flags.DEFINE_string("output", None, "Where the .mrc file is written.")
 
 Weights = dict[str, np.ndarray]
-_PAIRS = (("key", "query"), ("value", "output"))  # readers of a pair, and the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +37,13 @@ class Saving:
 
     Attributes:
       layers: bits of each pair, in order of layers.
-      file_bytes: of the whole stream.
-      plain_bytes: of all tensors in float16.
-      weights: those that were decoded, float16; equal to those that were sent.
+      file: the bytes of the file.
+      plain_bytes: of a file in which nothing turns.
+      weights: those that were decoded, float16.
     """
 
     layers: list[list[PairBits]]
-    file_bytes: int
+    file: bytes
     plain_bytes: int
     weights: Weights
 
@@ -76,72 +73,34 @@ def _prefix(layer: int) -> str:
     return f"encoder.layer.{layer}.attention."
 
 
-def _names(layer: int, name: str) -> tuple[str, str | None]:
-    """A kernel's name and its bias's, where that turns too."""
-    prefix = _prefix(layer)
-    if name == "output":
-        return f"{prefix}output.dense.weight", None
-    return f"{prefix}self.{name}.weight", f"{prefix}self.{name}.bias"
-
-
-def _head_names(layers: int) -> set[str]:
-    names = [n for i in range(layers) for pair in _PAIRS for name in pair for n in _names(i, name)]
-    return {name for name in names if name}
-
-
-def _kernel(weights: Weights, layer: int, name: str, heads: int) -> np.ndarray:
-    """float[width (+ 1), heads, d]"""
-    kernel, bias = _names(layer, name)
-    if bias is None:  # [width, heads * d] as it is: what the heads add to each output
-        rows = weights[kernel]
-    else:
-        rows = np.concatenate([weights[kernel].T, weights[bias][None]])
-    return rows.reshape(len(rows), heads, -1)
-
-
-def _store(weights: Weights, layer: int, name: str, rows: np.ndarray) -> None:
-    kernel, bias = _names(layer, name)
-    rows = rows.reshape(len(rows), -1)
-    if bias is None:
-        weights[kernel] = rows
-    else:
-        weights[kernel], weights[bias] = np.ascontiguousarray(rows[:-1].T), rows[-1]
+def _turns(manifest: Manifest, weights: Weights, heads: int) -> list[Turn]:
+    """Two for each layer: keys with queries, values with outputs."""
+    turns = []
+    for layer in range(_layers(weights)):
+        prefix = _prefix(layer)
+        query, key, value = (f"{prefix}self.{name}." for name in ("query", "key", "value"))
+        rows = [(key, "weight"), (key, "bias"), (query, "weight"), (query, "bias")]
+        of_value = [(f"{value}{kind}", heads, False) for kind in ("weight", "bias")]
+        output = f"{prefix}output.dense.weight"
+        dimensions = len(weights[output]) // heads
+        both = ([(a + b, heads, False) for a, b in rows], [*of_value, (output, heads, True)])
+        turns += [turn_of(manifest, members, dimensions) for members in both]
+    return turns
 
 
 def save(weights: Weights, heads: int) -> Saving:
-    """Encodes a network, decodes it, and checks that all came back.
+    """Makes the file of a network, and decodes it.
 
     Args:
       weights: float16, of a BERT encoder.
       heads: of a layer.
     """
-    layers = _layers(weights)
-    turned_names = _head_names(layers)
-    others = {name: x for name, x in sorted(weights.items()) if name not in turned_names}
-    stack = Stack(b"".join(x.tobytes() for x in others.values()))
-    bits, sent = [], []
-    for layer in range(layers):
-        for reader, other in _PAIRS:
-            kernels = (_kernel(weights, layer, name, heads) for name in (reader, other))
-            pairs = [encode_pair(stack, pair) for pair in head_pairs(*kernels)]
-            bits.append([pair.bits for pair in pairs])
-            sent.append([pair.weights for pair in pairs])
-    coded = stack.to_bytes()
-    stack = Stack.from_bytes(coded)
-    found: Weights = {}
-    for i in reversed(range(2 * layers)):
-        pairs = [decode_pair(stack, *pair.shape) for pair in reversed(sent[i])][::-1]
-        if any(a.tobytes() != b.tobytes() for a, b in zip(pairs, sent[i], strict=True)):
-            raise DataError("a pair came back as another")
-        reader, other = _PAIRS[i % 2]
-        width = weights[_names(0, "key")[0]].shape[1] + 1
-        for name, rows in zip((reader, other), from_head_pairs(pairs, width, heads), strict=True):
-            _store(found, i // 2, name, rows)
-    if stack.to_bytes() != Stack(b"".join(x.tobytes() for x in others.values())).to_bytes():
-        raise DataError("the tensors below the heads came back as others")
-    joined = [bits[2 * i] + bits[2 * i + 1] for i in range(layers)]
-    plain_bytes = sum(x.nbytes for x in weights.values())
-    return Saving(joined, len(coded), plain_bytes, others | found)
+    tensors = (Tensor(n, weights[n].shape, "float16", UNCODED) for n in sorted(weights))
+    manifest = Manifest(tuple(tensors))
+    file, bits = pack_turned(weights, manifest, _turns(manifest, weights, heads))
+    found = decode(file, max_parameters=1 << 34)
+    joined = [bits[2 * i] + bits[2 * i + 1] for i in range(_layers(weights))]
+    return Saving(joined, file, len(pack_turned(weights, manifest, [])[0]), found)
 
 
 def outputs(weights: Weights, tokens: np.ndarray, heads: int) -> np.ndarray:
@@ -206,8 +165,10 @@ def main(argv: list[str]) -> None:
     weights = {name: x.astype(np.float16) for name, x in exact.items()}
     saving = save(weights, _HEADS.value)
     print("Bytes:\n" + table(saving))
+    if _OUTPUT.value:
+        files.write(_OUTPUT.value, saving.file)
     print(
-        f"whole stream: {saving.file_bytes:,} bytes, {saving.plain_bytes:,} without rotations; "
+        f"file: {len(saving.file):,} bytes, {saving.plain_bytes:,} without rotations; "
         f"{saving.layers[0][0].rotation_bits / 8:,.0f} bytes must lie below the first pair"
     )
     tokens = np.random.default_rng(0).integers(len(weights[_WORDS]), size=64)

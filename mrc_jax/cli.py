@@ -16,9 +16,9 @@ import numpy as np
 
 import mrc_jax
 from mrc_jax import description, export, files, manifest
-from mrc_jax.container import Container
 from mrc_jax.decode import (
     MAX_PARAMETERS,
+    File,
     builtin_manifests,
     expand,
     find_manifest,
@@ -30,7 +30,6 @@ from mrc_jax.decode import (
 from mrc_jax.errors import DataError, FormatError, MrcError, UsageError
 from mrc_jax.manifest import Manifest
 from mrc_jax.recipe import SELECTIONS
-from mrc_jax.value_file import ValueFile
 
 _PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "safetensors")
 
@@ -119,7 +118,7 @@ def _naming(path: str) -> Iterator[None]:
         raise FormatError(f"{path}: {error}") from None
 
 
-def _load(args: argparse.Namespace) -> tuple[bytes, Container | ValueFile, Manifest | None, str]:
+def _load(args: argparse.Namespace) -> tuple[bytes, File, Manifest | None, str]:
     """The file's bytes, its parts, its manifest where one is known, and where that was found."""
     data, supplied = files.read(args.file), None
     with _naming(args.file):
@@ -141,7 +140,7 @@ def _load(args: argparse.Namespace) -> tuple[bytes, Container | ValueFile, Manif
 
 
 def _weights(
-    args: argparse.Namespace, parsed: Container | ValueFile, found: Manifest | None
+    args: argparse.Namespace, parsed: File, found: Manifest | None
 ) -> dict[str, np.ndarray]:
     with _naming(args.file):
         return expand(parsed, found or find_manifest(parsed.header), args.max_parameters)

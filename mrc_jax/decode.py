@@ -8,13 +8,15 @@ import numpy as np
 from mrc_jax.blocks import entry_of_slot
 from mrc_jax.container import Container, Header, scales_to_float, unpack
 from mrc_jax.errors import FormatError
-from mrc_jax.identity import VALUES_VERSION, Identity, version_of
+from mrc_jax.identity import TURNED_VERSION, VALUES_VERSION, Identity, version_of
 from mrc_jax.manifest import ITEM_BYTES, UNCODED, Manifest, parse
+from mrc_jax.rotation.turned_file import TurnedFile, unpack_turned
 from mrc_jax.shared_random import CHUNK, TABLE_UNIT, Stream, quantiles, sign_bits
 from mrc_jax.sharing import coded_tensors, expand_group
 from mrc_jax.value_file import ValueFile, unpack_values
 
 MAX_PARAMETERS = 1 << 24
+File = Container | ValueFile | TurnedFile
 _CHUNK = 1 << 19  # slots worked on at a time
 
 
@@ -40,9 +42,10 @@ def decode(
     return expand(file, find_manifest(file.header, manifest), max_parameters)
 
 
-def parsed(data: bytes) -> Container | ValueFile:
+def parsed(data: bytes) -> File:
     """The parts of a file, checked, whichever its payload; raises FormatError."""
-    return unpack_values(data) if version_of(data) == VALUES_VERSION else unpack(data)
+    own = {VALUES_VERSION: unpack_values, TURNED_VERSION: unpack_turned}
+    return own.get(version_of(data), unpack)(data)
 
 
 def find_manifest(header: Identity, supplied: bytes | None = None) -> Manifest:
@@ -74,7 +77,7 @@ def builtin_manifests() -> list[bytes]:
 
 
 def expand(
-    file: Container | ValueFile, manifest: Manifest, max_parameters: int = MAX_PARAMETERS
+    file: File, manifest: Manifest, max_parameters: int = MAX_PARAMETERS
 ) -> dict[str, np.ndarray]:
     """The weights of a parsed file, as `decode` returns them."""
     if manifest.parameters > max_parameters:
@@ -82,6 +85,9 @@ def expand(
             f"the network has {manifest.parameters} parameters, more than max_parameters = "
             f"{max_parameters}; raise it (--max_parameters) if you trust the file"
         )
+    if isinstance(file, TurnedFile):
+        stored = zip(manifest.tensors, file.tensor_bytes(max_parameters), strict=True)
+        return {t.path: _uncoded_array(raw, t.dtype).reshape(t.shape) for t, raw in stored}
     if isinstance(file, Container):
         coded, seed = coded_vector(file, manifest), np.uint32(file.header.seed)
     else:
@@ -148,7 +154,7 @@ def weights_sha256(weights: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _uncoded_array(raw: bytes, dtype: str) -> np.ndarray:
+def _uncoded_array(raw: bytes | memoryview, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":
         return scales_to_float(np.frombuffer(raw, "<u2"))
     assert dtype in ITEM_BYTES

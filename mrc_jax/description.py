@@ -5,23 +5,50 @@ from collections.abc import Iterator
 from typing import Any
 
 from mrc_jax.container import Container, parts_of_file, scales_to_float
-from mrc_jax.identity import VALUES_VERSION
+from mrc_jax.identity import TURNED_VERSION, VALUES_VERSION
 from mrc_jax.index_codes import NAMES, ORDERED
 from mrc_jax.manifest import Manifest
+from mrc_jax.rotation.turned_file import TurnedFile
 from mrc_jax.value_file import ValueFile
 
 _OF_HEADER = ("seed", "blocks", "bits", "codebook_blocks", "ranges", "entries", "groups")
 
 
-def facts(parsed: Container | ValueFile, manifest: Manifest | None, data: bytes) -> dict[str, Any]:
+def facts(
+    parsed: Container | ValueFile | TurnedFile, manifest: Manifest | None, data: bytes
+) -> dict[str, Any]:
     """The file's header, tensors (none where the manifest is unknown) with what their weights are
     made of, and parts.
 
     Everything is what JSON can hold; parts_bytes add up to the file's size. `data` is the whole
     file.
     """
+    if isinstance(parsed, TurnedFile):
+        return _of_turned(parsed)
     own = _of_values if isinstance(parsed, ValueFile) else _of_blocks
     return own(parsed, manifest, data)  # pyright: ignore[reportArgumentType]
+
+
+def _of_turned(parsed: TurnedFile) -> dict[str, Any]:
+    """With the turns: groups of heads, dimensions of a head, and paths of tensors."""
+    manifest = parsed.header.manifest
+    assert manifest is not None
+    return {
+        "version": TURNED_VERSION,
+        "entries": 0,
+        "parameters": manifest.parameters,
+        "fingerprint": parsed.header.fingerprint.hex(),
+        "turns": [
+            {
+                "groups": turn.groups,
+                "dimensions": turn.dimensions,
+                "tensors": [manifest.tensors[m.tensor].path for m in turn.members],
+            }
+            for turn in parsed.turns
+        ],
+        "tensors": [dataclasses.asdict(t) | {"entries": 0} for t in manifest.tensors],
+        "parts_bytes": parsed.parts_bytes,
+    }
 
 
 def _of_values(parsed: ValueFile, manifest: Manifest | None, data: bytes) -> dict[str, Any]:
@@ -77,6 +104,10 @@ def text(facts: dict[str, Any]) -> str:
         for name, value in facts.items()
         if not isinstance(value, list | dict) and name != "file_bytes"
     ]
+    lines += [
+        f"{'turn':16}{turn['groups']} x {turn['dimensions']}: {', '.join(turn['tensors'])}"
+        for turn in facts.get("turns", ())
+    ]
     made_of = _scales_of(facts) if "group_scales" in facts else _tables_of(facts)
     lines += [
         f"  {t['path']}  {list(t['shape'])} {t['dtype']}: "
@@ -104,6 +135,6 @@ def _scales_of(facts: dict[str, Any]) -> Iterator[str]:
 
 def _tables_of(facts: dict[str, Any]) -> Iterator[str]:
     """The values of each coded tensor's table, or the table's number where others have it too."""
-    for number in facts["table_of_tensor"]:
+    for number in facts.get("table_of_tensor", ()):
         values = facts["tables"][number]
         yield f"{len(values)} values of table {number}, {values[0]} to {values[-1]}"

@@ -21,7 +21,8 @@ from mrc_jax.manifest import (
 )
 
 MAGIC = b"MRC"
-VALUES_VERSION = 4  # the newest version; the older ones are of files of blocks
+VALUES_VERSION = 4  # the older ones are of files of blocks
+TURNED_VERSION = 5  # the newest version
 EMBEDDED = 1  # the flag that says that the manifest is in the file
 
 
@@ -85,9 +86,9 @@ def version_of(data: bytes) -> int:
     """
     if len(data) < 9 or data[:3] != MAGIC:
         raise FormatError("not an .mrc file: it does not begin with 'MRC'")
-    if not 1 <= data[3] <= VALUES_VERSION:
+    if not 1 <= data[3] <= TURNED_VERSION:
         raise FormatError(
-            f"the file has format version {data[3]}; this reader knows 1 to {VALUES_VERSION}"
+            f"the file has format version {data[3]}; this reader knows 1 to {TURNED_VERSION}"
         )
     if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
         raise FormatError("the file is damaged: its checksum does not match")

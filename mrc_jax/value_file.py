@@ -92,7 +92,7 @@ def pack_values(weights: Mapping[str, np.ndarray], manifest: Manifest, embed: bo
     except FormatError as error:
         raise UsageError(str(error)) from None
     coded = [_coded(weights, tensor) for tensor in manifest.coded]
-    uncoded = b"".join(_stored(weights, t) for t in manifest.tensors if not t.factor)
+    uncoded = b"".join(stored(weights, t) for t in manifest.tensors if not t.factor)
     header = Identity.of(manifest, embed)
     apart = _file(header, [[array] for array in coded], bytes(range(min(len(coded), 256))), uncoded)
     if len({v for array in coded for v in np.unique(array).tolist()}) > MAX_VALUES:
@@ -116,7 +116,7 @@ def _file(header: Identity, groups: list[list[np.ndarray]], which: bytes, uncode
 
 def _coded(weights: Mapping[str, np.ndarray], tensor: Tensor) -> np.ndarray:
     """A coded tensor's weights, float32[size], with no negative zero."""
-    array = np.asarray(_array(weights, tensor), np.float32).reshape(-1) + np.float32(0)
+    array = np.asarray(array_of(weights, tensor), np.float32).reshape(-1) + np.float32(0)
     if np.any(array.view(np.uint32) & 0xFFFF) or not np.all(np.isfinite(array)):
         raise UsageError(f"{tensor.path}: has values that bfloat16 does not; round them before")
     if (count := len(np.unique(array))) > MAX_VALUES:
@@ -124,15 +124,17 @@ def _coded(weights: Mapping[str, np.ndarray], tensor: Tensor) -> np.ndarray:
     return array
 
 
-def _stored(weights: Mapping[str, np.ndarray], tensor: Tensor) -> bytes:
-    array = _array(weights, tensor)
+def stored(weights: Mapping[str, np.ndarray], tensor: Tensor) -> bytes:
+    """An uncoded tensor's bytes as a file has them; raises UsageError as `pack_values`."""
+    array = array_of(weights, tensor)
     as_bits = tensor.dtype == "bfloat16" and array.dtype == np.uint16
     if array.dtype.name != tensor.dtype and not as_bits:
         raise UsageError(f"{tensor.path}: is {array.dtype.name}, the manifest says {tensor.dtype}")
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _array(weights: Mapping[str, np.ndarray], tensor: Tensor) -> np.ndarray:
+def array_of(weights: Mapping[str, np.ndarray], tensor: Tensor) -> np.ndarray:
+    """A tensor of the weights, of the manifest's shape; raises UsageError where there is none."""
     if tensor.path not in weights or np.shape(weights[tensor.path]) != tensor.shape:
         raise UsageError(f"{tensor.path}: the weights have no such tensor of shape {tensor.shape}")
     return np.asarray(weights[tensor.path])

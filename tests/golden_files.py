@@ -14,5 +14,6 @@ def golden(name: str) -> tuple[bytes, bytes | None]:
     return (GOLDEN / name).read_bytes(), (GOLDEN / beside).read_bytes() if beside else None
 
 
-BLOCKS = [name for name in FILES if not name.startswith("values")]  # of versions 1 to 3
 VALUES = [name for name in FILES if name.startswith("values")]  # of version 4
+TURNED = [name for name in FILES if name.startswith("turned")]  # of version 5
+BLOCKS = [name for name in FILES if name not in (*VALUES, *TURNED)]  # of versions 1 to 3

@@ -15,6 +15,8 @@ from mrc_jax.decode import decode, weights_sha256
 from mrc_jax.index_codes import ORDERED
 from mrc_jax.manifest import Manifest, Tensor
 from mrc_jax.models.lenet5 import LeNet5
+from mrc_jax.rotation.turned_file import pack_turned
+from mrc_jax.rotation.turns import Turn, turn_of
 from mrc_jax.shared_random import offsets
 from mrc_jax.sharing import make_sharing
 from mrc_jax.value_file import pack_values
@@ -182,6 +184,53 @@ VALUES: dict[str, tuple[list[tuple[str, tuple[int, ...], str, int]], bool]] = {
 }
 
 
+F16 = "float16"
+TURNED: dict[str, tuple[list[tuple[str, tuple[int, ...], str, int]], list, int]] = {
+    # name: tensors; of each turn path, heads, whether they are the last axes; dimensions of a head
+    "turned_example": (
+        [("k", (3, 2), F16, 0), ("q", (3, 2), F16, 0), ("t", (6,), F16, 0)],
+        [[("k", 1, True), ("q", 1, True)]],
+        2,
+    ),
+    "turned_groups": (
+        [
+            ("count", (2,), "int32", 0),
+            ("key/bias", (6,), F16, 0),
+            ("key/kernel", (6, 4), F16, 0),
+            ("out/kernel", (5, 12), F16, 0),
+            ("query/bias", (12,), F16, 0),
+            ("query/kernel", (4, 4, 3), F16, 0),
+            ("table", (19,), BF16, 0),
+            ("value/kernel", (6, 4), F16, 0),
+        ],
+        [
+            [
+                ("key/kernel", 2, False),
+                ("key/bias", 2, False),
+                ("query/kernel", 4, True),
+                ("query/bias", 4, False),
+            ],
+            [("value/kernel", 2, False), ("out/kernel", 4, True)],
+        ],
+        3,
+    ),
+}
+
+
+def turned_case(name: str) -> tuple[Manifest, list[Turn], dict[str, np.ndarray]]:
+    """A case's manifest, turns and weights; of bfloat16 tensors the bits."""
+    tensors, turns, dimensions = TURNED[name]
+    manifest = Manifest(tuple(Tensor(*t) for t in tensors))
+    weights = {}
+    for number, tensor in enumerate(manifest.tensors):
+        drawn = numbers(tensor.size + number, 20)[number:].reshape(tensor.shape)
+        kind = "uint16" if tensor.dtype == BF16 else tensor.dtype
+        weights[tensor.path] = (drawn % 20011).astype(kind)
+        if tensor.dtype == F16:
+            weights[tensor.path] = ((drawn % 2001 - 1000.0) / 4096).astype(F16)
+    return manifest, [turn_of(manifest, turn, dimensions) for turn in turns], weights
+
+
 def value_weights(manifest: Manifest) -> dict[str, np.ndarray]:
     """Weights with few values that look random: mostly zeros in a large tensor, others in each."""
     weights = {}
@@ -269,6 +318,10 @@ def main() -> None:
         manifest = Manifest(tuple(Tensor(*t) for t in tensors))
         data = pack_values(value_weights(manifest), manifest, embed)
         _record(f"{name}.mrc", data, embed, manifest, known)
+    for name in TURNED:
+        manifest, turns, weights = turned_case(name)
+        data, _ = pack_turned(weights, manifest, turns)
+        _record(f"{name}.mrc", data, True, manifest, known)
     for name, rules in (("lenet5", LENET5_RULES), ("lenet5_plain", ())):
         manifest = lenet5_manifest(rules)
         _write(DATA / f"{name}.manifest", manifest.data)

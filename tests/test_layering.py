@@ -37,6 +37,8 @@ NUMPY_ONLY = {
     "rotation.heads",
     "rotation.orthogonal",
     "rotation.residual",
+    "rotation.turned_file",
+    "rotation.turns",
     "shared_random",
     "value_code",
     "value_file",

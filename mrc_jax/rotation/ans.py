@@ -15,13 +15,14 @@ _LEAST = 1 << 64
 _WORD_BYTES = 4
 _WORD = 1 << 8 * _WORD_BYTES
 _STATE_BYTES = 12
+_HELD_BYTES = 8  # of a state that is the least but for them
 MAX_TOTAL = _WORD
 
 
 class Stack:
     """What is pushed last is popped first; popping what was never pushed is allowed (bits back)."""
 
-    def __init__(self, written: bytes = b"") -> None:
+    def __init__(self, written: bytes | bytearray = b"") -> None:
         """Args: written: bytes of a stream that lie below all that is pushed."""
         self._settled = bytearray(written)
         self._state = _LEAST
@@ -91,12 +92,30 @@ class Stack:
         del self._settled[cut:]
         return data
 
+    @classmethod
+    def holding(cls, content: bytes) -> "Stack":
+        """A stack that holds bytes and nothing else, the last eight of them in its state."""
+        stack = cls(content[:-_HELD_BYTES])
+        stack._state = _LEAST + int.from_bytes(content[-_HELD_BYTES:], "little")
+        return stack
+
+    def content(self) -> bytearray:
+        """Undoes holding, of eight bytes at least; the stack is of no use after.
+
+        Raises:
+          FormatError: if its state holds something else.
+        """
+        if self._state >= 2 * _LEAST:
+            raise FormatError("the stream holds more than it should")
+        self._settled += (self._state - _LEAST).to_bytes(_HELD_BYTES, "little")
+        return self._settled
+
     def to_bytes(self) -> bytes:
         """The stream: the bytes below, then the state in 12 bytes."""
         return bytes(self._settled) + self._state.to_bytes(_STATE_BYTES, "little")
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Stack":
+    def from_bytes(cls, data: bytes | bytearray) -> "Stack":
         """Undoes to_bytes.
 
         Raises:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mrc_jax.errors import FormatError
 from mrc_jax.rotation import orthogonal
 from mrc_jax.rotation.ans import Stack
 from mrc_jax.rotation.orthogonal import Direction
@@ -47,7 +48,7 @@ def pop_directions(stack: Stack, columns: np.ndarray, grid_bits: Sequence[int]) 
       stack, columns, grid_bits: as of `push_corrections`.
 
     Raises:
-      FormatError: if the stream ends.
+      FormatError: if the stream ends, or a correction is of no direction.
     """
     return orthogonal.find_directions(
         columns, grid_bits, lambda j, seen: _pop(stack, seen, grid_bits[j])
@@ -85,4 +86,6 @@ def _pop(stack: Stack, seen: np.ndarray, grid_bits: int) -> Direction:
             ratios.append(stack.pop(2 * width + 1) - width)
         else:
             ratios.append(guess + ((symbol + 1) // 2 if symbol % 2 else -symbol // 2))
+            if abs(ratios[-1]) > width:
+                raise FormatError("a correction leads beyond all directions")
     return Direction(axis, is_negative, tuple(ratios))

@@ -6,7 +6,7 @@ network for every orthogonal R. So are, in an attention head without rotary embe
   together, as they do where several heads of queries share the keys;
 - values A y + a and the output's C = B^T: the head adds C (sum of shares (A y + a)), so (A, a) and
   B turn together, and the output's bias does not.
-A pair is all those columns side by side, [d, columns].
+A pair is all those columns side by side, [d, columns] (`turns` makes it of tensors).
 
 The sender turns a pair by Q^T, where Q T = its first d - 1 columns (QR), takes a rotation R off the
 stream, and sends float16(R Q^T pair) with corrections. The receiver keeps those weights, finds R by
@@ -19,7 +19,6 @@ all of it, without a stream below; the weights of bits back keep the look of any
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,6 +33,8 @@ _LARGEST = 65504.0
 # Mean squares of float16's rounding error: of a number over its square, and of a tiny number.
 _RELATIVE_NOISE, _TINY_NOISE = 2.0**-24.7, 2.0**-48 / 12
 _LEAST_NOISE = 0.35  # of a ratio seen, in units of its grid
+# Left in a stream: three bytes are no word, and a symbol's slot is popped before it is pushed.
+_SPARE_BITS = 40
 _WORST_GRID_BITS = 2  # below, corrections cost more than a ratio returns
 
 
@@ -80,21 +81,18 @@ def encode_pair(stack: Stack, weights: np.ndarray) -> Turned:
     """Pushes a pair, turned by a rotation that is popped before.
 
     Args:
-      stack: of a stream with more bits than 16 d (d - 1) / 2, or the rotation has fewer.
+      stack: of a stream with more bits than 16 d (d - 1) / 2; where it holds fewer than the whole
+        rotation, the last columns' directions are their first axes. It holds eight bytes at least.
       weights: float[d, columns], d - 1 columns at least.
 
     Raises:
-      UsageError: if the weights are not such a matrix, a column is longer than float16 goes, or the
-        stream holds too few bits.
+      UsageError: if the weights are not such a matrix, or a column is longer than float16 goes.
     """
     weights = _checked(weights)
     dimensions, columns = weights.shape
     canonical = _canonical(weights)
     triangle = canonical @ weights
-    grid_bits = _grids(triangle)
-    wanted = sum(orthogonal.direction_bits(dimensions - j, b) for j, b in enumerate(grid_bits))
-    if stack.bits < wanted:
-        raise UsageError(f"the stream holds {stack.bits:.0f} bits: write {wanted:.0f} before")
+    grid_bits = _affordable(_grids(triangle), dimensions, stack.bits - _SPARE_BITS)
     held = [stack.bits]
     directions = orthogonal.pop_rotation(stack, dimensions, grid_bits)
     held.append(stack.bits)
@@ -140,50 +138,6 @@ def decode_pair(stack: Stack, dimensions: int, columns: int) -> np.ndarray:
     return turned
 
 
-def head_pairs(readers: np.ndarray, others: np.ndarray) -> list[np.ndarray]:
-    """The pairs of an attention layer: of its keys and queries, or its values and outputs.
-
-    Args:
-      readers: float[width, groups, d], kernels of keys or values, with their biases as one more row
-        of width.
-      others: float[width, heads, d], those of queries, or output kernels transposed so; heads is a
-        multiple of groups, and each group has as many consecutive ones.
-
-    Returns:
-      For each group, float[d, width of readers + heads / groups * width of others].
-
-    Raises:
-      UsageError: if the shapes do not fit.
-    """
-    _, groups, dimensions = readers.shape
-    width, heads, other_dimensions = others.shape
-    if heads % groups or dimensions != other_dimensions:
-        raise UsageError(f"heads of shape {others.shape} do not share those of {readers.shape}")
-    shared = others.reshape(width, groups, heads // groups, dimensions)
-    shared = shared.transpose(1, 3, 2, 0).reshape(groups, dimensions, -1)
-    return list(np.concatenate([readers.transpose(1, 2, 0), shared], axis=2))
-
-
-def from_head_pairs(
-    pairs: Sequence[np.ndarray], width: int, heads: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Undoes head_pairs.
-
-    Args:
-      pairs: of a layer.
-      width: of the readers.
-      heads: of the others.
-
-    Returns:
-      readers and others.
-    """
-    joined = np.stack(pairs)
-    groups, dimensions, _ = joined.shape
-    shared = joined[:, :, width:].reshape(groups, dimensions, heads // groups, -1)
-    others = shared.transpose(3, 0, 2, 1).reshape(-1, heads, dimensions)
-    return joined[:, :, :width].transpose(2, 0, 1), others
-
-
 def _check_shape(shape: tuple[int, ...]) -> None:
     if len(shape) != 2 or not 2 <= shape[0] <= min(orthogonal.MAX_DIMENSIONS, shape[1] + 1):
         raise UsageError(f"a pair has 2 to 4096 rows, and columns for all but one, not {shape}")
@@ -218,4 +172,13 @@ def _grids(triangle: np.ndarray) -> list[int]:
     for part, ratio_noise in zip(np.diag(columns), noise * length, strict=True):
         bits = math.ceil(math.log2(_LEAST_NOISE * max(part, 1e-300) / ratio_noise))
         out.append(min(bits, orthogonal.MAX_GRID_BITS) if bits >= _WORST_GRID_BITS else 0)
+    return out
+
+
+def _affordable(grid_bits: list[int], dimensions: int, bits: float) -> list[int]:
+    """The same grids, but zero for the columns after those whose directions take all the bits."""
+    out = []
+    for j, wanted in enumerate(grid_bits):
+        bits -= orthogonal.direction_bits(dimensions - j, wanted)
+        out.append(wanted if bits >= 0 else 0)
     return out
