@@ -1,6 +1,6 @@
 """Batch norm folded into the convolutions before it: a trained network without statistics.
 
-With the running mean m and variance v of a channel, batch norm of a convolution with the kernel w is
+With the running mean m and variance v of a channel, batch norm of a convolution with kernel w is
 (w * x - m) s + b, s = scale / sqrt(v + epsilon): a convolution with the kernel w s and the bias
 b - m s. So no tensor is left that a file would have to hold beside the coded ones.
 """

@@ -13,7 +13,7 @@ BLOCKS = 3  # of each of the three stages
 
 class ResNet20(nn.Module):
     """A 3 x 3 convolution Conv_0, then three stages of three residual blocks of two convolutions
-    (Conv_1 to Conv_18), the mean over the image and a dense layer; 269,722 parameters when folded.
+    (Conv_1 to Conv_18), the mean over the image and a dense layer; 269,034 parameters when folded.
 
     The second and third stages begin with a stride of 2 and twice the channels; their shortcuts
     take every other pixel, with zeros in the channels that are new.

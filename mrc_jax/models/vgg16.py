@@ -1,5 +1,5 @@
-"""VGG-16 for 32 x 32 images: configuration D of Simonyan and Zisserman (2015, arXiv 1409.1556, table
-1) with batch norm and dense layers of 512, 512 and 10, as MIRACLE (section 4) has it.
+"""VGG-16 for 32 x 32 images: configuration D of Simonyan and Zisserman (2015, arXiv 1409.1556,
+table 1) with batch norm and dense layers of 512, 512 and 10, as MIRACLE (section 4) has it.
 """
 
 import chex
@@ -12,7 +12,7 @@ STAGES = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))  # channels over `wid
 
 class Vgg16(nn.Module):
     """Thirteen 3 x 3 convolutions Conv_0 to Conv_12 with ReLU, a 2 x 2 max-pooling after the 2nd,
-    4th, 7th, 10th and 13th, then three dense layers; 14,991,946 parameters when folded.
+    4th, 7th, 10th and 13th, then three dense layers; 15,245,130 parameters when folded.
 
     Attributes:
       folded: whether batch norm is folded into the convolutions (see `folding`).
