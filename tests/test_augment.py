@@ -64,7 +64,9 @@ def test_each_step_has_a_key_of_its_own_by_its_number_alone() -> None:
     made, arrays, state = problem()
     made, batch = dataclasses.replace(made, augment=keep), (DATA[0][:4], DATA[1][:4])
     for step in (0, 1, 2, 1):
-        train.train_step(made, arrays, state.replace(step=jnp.int32(step)), batch, False)
+        train.train_step(
+            made, arrays, dataclasses.replace(state, step=jnp.int32(step)), batch, False
+        )
     assert len(set(seen)) == 3 and seen[1] == seen[3]
     key = jax.random.fold_in(train.private_key(state), 0)
     streams = [np.asarray(jax.random.key_data(k)).tobytes() for k in jax.random.split(key, 2)]
@@ -119,7 +121,7 @@ def test_plain_training_sees_changed_images(monkeypatch: pytest.MonkeyPatch) -> 
 def test_means_start_from_the_plain_network(tmp_path: pathlib.Path) -> None:
     config = dataclasses.replace(SMOKE, start_from_plain=True, hidden=(24, 12), augment="crop_flip")
     with runs.opened(config, tmp_path) as job:
-        net, inputs = runs._Mean(job.problem), job.dataset.validation.inputs  # pyright: ignore
+        net, inputs = runs._Mean(job.problem), job.dataset.validation.inputs
 
         def means() -> Any:
             params = job.problem.gaussian(job.state.params, job.arrays)
@@ -138,7 +140,7 @@ def test_a_run_that_is_stopped_ends_with_the_same_file(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = dataclasses.replace(
-        SMOKE, start_from_plain=True, augment="crop_flip", plain_steps=500, checkpoint_every_s=1e-3
+        SMOKE, start_from_plain=True, augment="crop_flip", wave_blocks=40, codebook_blocks=40
     )
     whole = tmp_path / "whole"
     runs.compress(config, whole)
@@ -147,7 +149,7 @@ def test_a_run_that_is_stopped_ends_with_the_same_file(
 
     def stops(job: runs.Run, state: Any, progress: Progress) -> None:
         calls.append(progress.done)
-        job.stop = 15 * (len(calls) in (2, 9))
+        job.stop = 15 * (len(calls) in (2, 6))
         on_call(job, state, progress)
 
     monkeypatch.setattr(runs.Run, "on_call", stops)
@@ -158,6 +160,4 @@ def test_a_run_that_is_stopped_ends_with_the_same_file(
     runs.compress(config, parts)
     for name in ("model.mrc", "metrics.jsonl"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
-    off = tmp_path / "off"
-    runs.compress(dataclasses.replace(config, augment="none"), off)
-    assert (off / "model.mrc").read_bytes() != (whole / "model.mrc").read_bytes()
+    assert calls == [250, 500, 750, 1000, 40, 80, 120, 160, 164]
