@@ -97,7 +97,8 @@ def test_plain_training_moves_the_statistics_and_adam_has_no_part_of_them() -> N
     assert jax.tree.structure(moments.mu) == jax.tree.structure({"params": start["params"]})
 
 
-@pytest.mark.parametrize("name", ["resnet20", pytest.param("vgg16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_a_tiny_network_goes_from_images_to_a_file_that_decodes(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
