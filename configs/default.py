@@ -13,10 +13,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = "digits"
     config.data_dir = ""
     config.distorted_copies = 0  # of the training images, to train on beside them
+    config.augment = "none"  # or 'crop_flip': images are moved and mirrored at random, each step
 
-    # The network: 'mlp' with the widths of its hidden layers, or 'lenet5' (hidden is empty).
+    # The network: 'mlp' with the widths of its hidden layers, or (hidden is empty) 'lenet5', or
+    # 'vgg16' or 'resnet20', whose batch norm is folded into the convolutions.
     config.model = "mlp"
     config.hidden = (128, 64)
+    config.width = 0  # channels of the first convolution of vgg16 or resnet20; 0: as published
 
     # The file: at most file_bytes, and at least 97 % of them (94 % where indices are 'ordered').
     config.file_bytes = 600
@@ -41,6 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Training of the uncompressed network, which the report compares with.
     config.plain_steps = 2000
     config.plain_learning_rate = 1e-3
+    config.start_from_plain = False  # whether the posterior's means start from its weights
     config.distil = False  # whether its outputs, not the labels, are the posterior's targets
 
     # Training of the posterior, by Adam.

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import networks
+from experiments.augment import augment_of
 from experiments.data import Dataset, load
 from experiments.members import Member
 from experiments.settings import Config
@@ -27,7 +28,7 @@ _SAME_PROGRAM = {
     "refine_learning_rate": 1.0, "beta_init": 1.0, "beta_step": 1.0, "slack_nats": 0.0,
     "log_std_init": 0.0, "prior_scale_init": 1.0, "steps_per_call": 1, "checkpoint_every_s": 1.0,
     "report_test": False, "tensorboard": False, "embed_manifest": False,
-    "distorted_copies": 0, "distil": False,
+    "distorted_copies": 0, "distil": False, "start_from_plain": False,
 }  # fmt: skip
 
 
@@ -99,7 +100,13 @@ def measure(config: Config) -> Speed:
     net = networks.network(config, dataset)
     start = networks.initial_weights(net, dataset, config.seed)
     problem, arrays, state = api.prepare(
-        net, start, networks.loss, config.file_bytes, jax.random.key(0), config.recipe()
+        net,
+        start,
+        networks.loss,
+        config.file_bytes,
+        jax.random.key(0),
+        config.recipe(),
+        augment=augment_of(config.augment),
     )
     run_steps = steps_on(problem, arrays, (dataset.train.inputs, dataset.train.labels))
     step_s = wave_s = 0.0

@@ -11,28 +11,50 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.augment import augment_of
 from experiments.data import Dataset, Split
-from experiments.settings import Config
+from experiments.settings import NORMALISED, Config
 from mrc_jax.errors import NumericsError, UsageError
+from mrc_jax.models.folding import fold
 from mrc_jax.models.lenet5 import LeNet5
 from mrc_jax.models.mlp import Mlp
+from mrc_jax.models.resnet20 import ResNet20
+from mrc_jax.models.vgg16 import Vgg16
 
 _EVALUATION_BATCH = 500
+_AUGMENT, _DROPOUT = 0x41554700, 0x44524F00  # of the key of a step of plain training
 
 
 def network(config: Config, dataset: Dataset) -> nn.Module:
-    """The config's network for a data set."""
+    """The config's network for a data set, without batch norm: the one that is coded."""
     if config.model == "mlp":
         return Mlp((*config.hidden, dataset.num_classes), dataset.scale)
     shape = dataset.train.inputs.shape[1:3]
-    if shape != (28, 28):
-        raise UsageError(f"model = 'lenet5' takes images of 28 x 28; {dataset.name} has {shape}")
-    return LeNet5(dataset.scale)
+    side = 32 if config.model in NORMALISED else 28
+    if shape != (side, side):
+        raise UsageError(
+            f"model = {config.model!r} takes images of {side} x {side}; {dataset.name} has {shape}"
+        )
+    if config.model == "lenet5":
+        return LeNet5(dataset.scale)
+    kind = Vgg16 if config.model == "vgg16" else ResNet20
+    net = kind(folded=True, classes=dataset.num_classes, scale=dataset.scale)
+    return net.clone(width=config.width) if config.width else net
+
+
+def plain_network(net: nn.Module) -> nn.Module:
+    """What plain training trains: the network, with batch norm where it was folded away."""
+    return net.clone(folded=False) if _is_normalised(net) else net
+
+
+def _is_normalised(net: nn.Module) -> bool:
+    return isinstance(net, Vgg16 | ResNet20)
 
 
 def initial_weights(net: nn.Module, dataset: Dataset, seed: int) -> Any:
     """The network's variables at its random start."""
-    return net.init(jax.random.key(seed), jnp.asarray(dataset.train.inputs[:1]))
+    init = jax.jit(net.init) if _is_normalised(net) else net.init  # the deep ones run no layer
+    return init(jax.random.key(seed), jnp.asarray(dataset.train.inputs[:1]))
 
 
 def loss(logits: chex.Array, targets: chex.Array) -> chex.Array:
@@ -58,15 +80,15 @@ def train_plain(
     """Trains the uncompressed network with Adam, its rate falling to zero by a cosine.
 
     Args:
-      net: the network.
+      net: the network that is coded; `plain_network` of it is trained.
       state: of `plain_start`, or what a call left.
       done: the steps that led to it.
       split: training data.
-      config: plain_steps, plain_learning_rate, batch_size, steps_per_call and seed.
+      config: plain_steps, plain_learning_rate, batch_size, augment, steps_per_call and seed.
       on_call: called with (state, steps done, loss in nats).
 
     Returns:
-      The trained weights.
+      The trained weights of `net`, batch norm folded.
     """
     run, data = plain_program(net, split, config)
     while done < config.plain_steps:
@@ -79,12 +101,17 @@ def train_plain(
                 f"{config.plain_learning_rate:g}: lower plain_learning_rate"
             )
         on_call(state, done, mean)
-    return state[0]
+    return fold(state[0]) if _is_normalised(net) else state[0]
 
 
 def plain_start(weights: Any, config: Config) -> tuple[Any, Any]:
-    """The state of plain training before its first step: the weights, and Adam's."""
-    return weights, _plain_optimizer(config).init(weights)
+    """The state of plain training before its first step: the weights, and Adam's.
+
+    Args:
+      weights: of `initial_weights` of `plain_network`.
+      config: as in `train_plain`.
+    """
+    return weights, _plain_optimizer(config).init(_trained(weights))
 
 
 def plain_program(
@@ -95,26 +122,61 @@ def plain_program(
 
     Args: as in `train_plain`.
     """
-    optimizer = _plain_optimizer(config)
+    optimizer, augment = _plain_optimizer(config), augment_of(config.augment)
     key = jax.random.key(config.seed + 1)
+    objective = _plain_objective(net)
     data = (jnp.asarray(split.inputs), jnp.asarray(split.labels))
     batch_size = min(config.batch_size, len(split.labels))
 
     def run(state: Any, data: Any, numbers: chex.Array) -> Any:
         def step(state: Any, number: chex.Array) -> tuple[Any, chex.Array]:
             weights, opt_state = state
-            picked = jax.random.randint(
-                jax.random.fold_in(key, number), (batch_size,), 0, data[1].shape[0]
+            own = jax.random.fold_in(key, number)
+            picked = jax.random.randint(own, (batch_size,), 0, data[1].shape[0])
+            inputs, labels = data[0][picked], data[1][picked]
+            if augment is not None:
+                inputs = augment(inputs, jax.random.fold_in(own, _AUGMENT))
+            trained = _trained(weights)
+            (value, moved), gradient = jax.value_and_grad(objective, has_aux=True)(
+                trained, weights, inputs, labels, jax.random.fold_in(own, _DROPOUT)
             )
-            value, gradient = jax.value_and_grad(
-                lambda w: jnp.mean(loss(logits(net, w, data[0][picked]), data[1][picked]))
-            )(weights)
             updates, opt_state = optimizer.update(gradient, opt_state)
-            return (optax.apply_updates(weights, updates), opt_state), value
+            return ({**moved, **_updated(trained, updates)}, opt_state), value
 
         return jax.lax.scan(step, state, numbers)
 
     return jax.jit(run), data
+
+
+def _plain_objective(net: nn.Module) -> Callable[..., tuple[chex.Array, Any]]:
+    """A function (trained, weights, inputs, labels, key) -> (mean loss, collections that moved) of
+    `plain_network`, whose batch norm and dropout act as in training.
+    """
+    plain, is_normalised = plain_network(net), _is_normalised(net)
+
+    def objective(trained: Any, weights: Any, inputs: Any, labels: Any, key: Any) -> Any:
+        if not is_normalised:
+            return jnp.mean(loss(logits(plain, trained, inputs), labels)), {}
+        outputs, moved = plain.apply(
+            {**weights, **trained},
+            inputs,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        return jnp.mean(loss(outputs, labels)), moved
+
+    return objective
+
+
+def _trained(weights: Any) -> dict[str, Any]:
+    """What the optimizer changes, without batch statistics."""
+    return {"params": weights["params"]}
+
+
+def _updated(trained: Any, updates: Any) -> dict[str, Any]:
+    updated: Any = optax.apply_updates(trained, updates)
+    return updated
 
 
 def _plain_optimizer(config: Config) -> optax.GradientTransformation:

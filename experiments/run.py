@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import distort, networks, record
+from experiments.augment import augment_of
 from experiments.data import Dataset, Split, load
 from experiments.progress import Bar
 from experiments.settings import Config, differences
@@ -34,14 +35,7 @@ class Run:
         self.plain: Any = None  # the plain network's weights, known after `data`
         self.net = networks.network(config, self.dataset)
         self.start = networks.initial_weights(self.net, self.dataset, config.seed)
-        self.problem, self.arrays, self.state = api.prepare(
-            self.net,
-            self.start,
-            networks.loss,
-            config.file_bytes,
-            jax.random.key(config.seed),
-            config.recipe(),
-        )
+        self.problem, self.arrays, self.state = self._prepared(self.start)
         self.checkpoints = Checkpoints(workdir / "checkpoints")
         self.meta: dict[str, Any] = {"seconds": {}, "errors": {}, "lines": 0}
         restored = self.checkpoints.restore(self.state)
@@ -50,6 +44,18 @@ class Run:
         self.metrics = record.Metrics(workdir, self.meta["lines"], config.tensorboard)
         self.bar = Bar()
         self._clock = self._saved = time.monotonic()
+
+    def _prepared(self, weights: Any) -> tuple[Problem, Any, State]:
+        """The problem, its arrays and the state with the posterior's means at weights."""
+        return api.prepare(
+            self.net,
+            weights,
+            networks.loss,
+            self.config.file_bytes,
+            jax.random.key(self.config.seed),
+            self.config.recipe(),
+            augment=augment_of(self.config.augment),
+        )
 
     def go(self) -> dict[str, Any]:
         """Runs to the end and returns the report."""
@@ -63,11 +69,15 @@ class Run:
         return self._finish(self.state)
 
     def data(self) -> tuple[Any, Any]:
-        """What the posterior is trained on, (inputs, targets); trains the plain network."""
+        """What the posterior is trained on, (inputs, targets); trains the plain network, from which
+        the posterior's means start where the config says so.
+        """
         examples = distort.with_copies(
             self.dataset.train, self.config.distorted_copies, self.config.seed
         )
         self.plain = self._plain(examples)
+        if self.config.start_from_plain and int(self.state.step) == 0:
+            self.state = self._prepared(self.plain)[2]
         if self.config.distil:
             return examples.inputs, networks.probabilities(self.net, self.plain, examples.inputs)
         return examples.inputs, examples.labels
@@ -86,7 +96,7 @@ class Run:
 
     def _train_plain(self, examples: Split) -> Any:
         checkpoints = Checkpoints(self.workdir / "plain_training")
-        start, total = networks.plain_start(self.start, self.config), self.config.plain_steps
+        start, total = self._plain_start(), self.config.plain_steps
         state, meta = checkpoints.restore(start) or (start, {"done": 0, "seconds": {}})
         self.meta["seconds"].update(meta["seconds"])
         self._clock = self._saved = time.monotonic()
@@ -102,6 +112,11 @@ class Run:
         )
         checkpoints.close()
         return weights
+
+    def _plain_start(self) -> tuple[Any, Any]:
+        plain = networks.plain_network(self.net)
+        weights = networks.initial_weights(plain, self.dataset, self.config.seed)
+        return networks.plain_start(weights, self.config)
 
     def _after_training(self, state: State) -> None:
         """Measures the posterior mean, which coding is about to replace."""

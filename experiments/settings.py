@@ -14,7 +14,9 @@ from experiments.data import NAMES
 from mrc_jax.errors import UsageError
 from mrc_jax.recipe import Recipe
 
-MODELS = ("mlp", "lenet5")
+MODELS = ("mlp", "lenet5", "vgg16", "resnet20")
+NORMALISED = ("vgg16", "resnet20")  # with batch norm, which is folded
+AUGMENTS = ("none", "crop_flip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +28,11 @@ class Config:
       file_bytes: the size promised for the whole file.
       data, data_dir: which data set, and where its files are.
       distorted_copies: of the training images, by `experiments.distort`.
+      augment: what each step does to the images of its batch, see `experiments.augment`.
       model, hidden: the network, and the widths of an mlp's hidden layers.
+      width: channels of the first convolution of one of NORMALISED; 0: as published.
       plain_steps, plain_learning_rate: training of the uncompressed network.
+      start_from_plain: whether the posterior's means start there, and not at random.
       distil: whether its outputs are the targets of the posterior's training, in place of labels.
       seed: of everything random.
       checkpoint_every_s: seconds between checkpoints.
@@ -44,8 +49,11 @@ class Config:
     refine_steps: int
     data_dir: str = ""
     distorted_copies: int = 0
+    augment: str = "none"
     hidden: tuple[int, ...] = ()
+    width: int = 0
     plain_learning_rate: float = 1e-3
+    start_from_plain: bool = False
     distil: bool = False
     seed: int = 0
     checkpoint_every_s: float = 60.0
@@ -76,7 +84,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises UsageError naming the first field that is impossible."""
-        for name, known in (("data", NAMES), ("model", MODELS)):
+        for name, known in (("data", NAMES), ("model", MODELS), ("augment", AUGMENTS)):
             if getattr(self, name) not in known:
                 raise UsageError(
                     f"{name} = {getattr(self, name)!r}: must be one of {', '.join(known)}"
@@ -92,6 +100,14 @@ class Config:
             raise UsageError(f"hidden = {self.hidden}: widths must be at least 1")
         if self.hidden and self.model != "mlp":
             raise UsageError(f"hidden = {self.hidden}: only an mlp has it; leave it empty")
+        if self.width < 0 or (self.width and self.model not in NORMALISED):
+            names = " and ".join(NORMALISED)
+            raise UsageError(f"width = {self.width}: only {names} have it; 0 is the published")
+        if self.distil and self.augment != "none":
+            raise UsageError(
+                f"augment = {self.augment!r}: with distil the targets are of images as they are; "
+                "leave one out"
+            )
         for pattern, factor in self.sharing:
             if factor < 1:
                 raise UsageError(f"sharing: factor {factor} of {pattern!r}: must be at least 1")

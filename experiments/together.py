@@ -68,9 +68,13 @@ def train(jobs: Sequence[Run], stop: Stop) -> None:
         first = min(_done(job) for job in left)
         now = [job for job in left if _done(job) == first]
         until = min([_done(job) for job in left if job not in now], default=steps)
-        for job in now if own else jobs[:1]:
+        for job in now if own or jobs[0].config.start_from_plain else jobs[:1]:
             data[job] = data.get(job) or job.data()
-        given = jax.tree.map(_stacked, *(data[job] for job in now)) if own else data[jobs[0]]
+        given = (
+            jax.tree.map(_stacked, *(data[job] for job in now))
+            if own
+            else next(iter(data.values()))
+        )
         program = vmap_members([j.problem for j in now], [j.arrays for j in now], given, own)
         while not stop.signals and first < until and set(now) <= set(live):
             states, metrics = program(

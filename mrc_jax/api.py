@@ -16,7 +16,7 @@ from mrc_jax.errors import UsageError
 from mrc_jax.posterior import Posterior, init_variables
 from mrc_jax.recipe import Recipe
 from mrc_jax.sharing import make_sharing
-from mrc_jax.train import Loss, Problem, State, init_state
+from mrc_jax.train import Augment, Loss, Problem, State, init_state
 
 
 class Compressed(NamedTuple):
@@ -46,6 +46,7 @@ def compress_network(
     params: Any = None,
     recipe: Recipe | None = None,
     net_kwargs: Mapping[str, Any] | None = None,
+    augment: Augment | None = None,
     on_call: OnCall | None = None,
 ) -> Compressed:
     """Trains a posterior over a network's weights and codes a sample of it in at most
@@ -62,6 +63,7 @@ def compress_network(
       params: initial weights, as `net` takes them; a module makes its own where None.
       recipe: the settings; Recipe() where None.
       net_kwargs: keyword arguments of the network in training, such as {'train': True}.
+      augment: a pure function (inputs of a batch, key) -> inputs, applied in every step.
       on_call: called with (state, progress) after every call of a compiled program.
 
     Raises:
@@ -73,7 +75,7 @@ def compress_network(
     if params is None:
         params = _initial(net, data, init_key, net_kwargs or {})
     problem, arrays, state = prepare(
-        net, params, loss, file_bytes, run_key, recipe or Recipe(), net_kwargs
+        net, params, loss, file_bytes, run_key, recipe or Recipe(), net_kwargs, augment
     )
     run_steps = steps_on(problem, arrays, data)
     state = train_to_budget(problem, state, run_steps, on_call)
@@ -89,6 +91,7 @@ def prepare(
     key: chex.PRNGKey,
     recipe: Recipe,
     net_kwargs: Mapping[str, Any] | None = None,
+    augment: Augment | None = None,
 ) -> tuple[Problem, Any, State]:
     """Everything before the first step: the problem, its constant arrays and the initial state.
 
@@ -101,7 +104,7 @@ def prepare(
     posterior = Posterior(net, sharing, recipe.log_std_init, recipe.prior_scale_init)
     variables = init_variables(sharing, params, recipe.log_std_init, recipe.prior_scale_init)
     pairs = tuple(sorted((net_kwargs or {}).items()))
-    problem = Problem(posterior, loss, header, recipe, file_bytes, pairs)
+    problem = Problem(posterior, loss, header, recipe, file_bytes, pairs, augment)
     arrays = problem.index_arrays(variables["sharing"])
     return problem, arrays, init_state(problem, arrays, variables, state_key)
 

@@ -22,6 +22,8 @@ from mrc_jax.recipe import Recipe
 from mrc_jax.shared_random import Stream, permute
 
 Loss = Callable[[Any, Any], chex.Array]  # (outputs, targets) -> nats, a mean or one per example
+Augment = Callable[[Any, chex.PRNGKey], Any]  # (inputs of a batch, key) -> inputs
+_AUGMENT = 0x41554700  # of a step's key, beside the two that the posterior and dropout have
 
 
 @chex.dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Problem:
       recipe: the settings.
       file_bytes: the limit of the whole file's size.
       net_kwargs: keyword arguments of the network in training, as a tuple of pairs.
+      augment: changes the inputs of each batch at random, by a key of the step's own, so that a
+        run that is resumed sees the same; None leaves them as they are.
     """
 
     posterior: Posterior
@@ -68,6 +72,7 @@ class Problem:
     recipe: Recipe
     file_bytes: int
     net_kwargs: tuple[tuple[str, Any], ...] = ()
+    augment: Augment | None = None
 
     @property
     def budget_nats(self) -> float:
@@ -144,7 +149,10 @@ def train_step(
       coded) and over_budget_nats (the largest excess of such a block, before the step).
     """
     header = problem.header
-    streams = jax.random.split(jax.random.fold_in(private_key(state), state.step), 2)
+    key, inputs = jax.random.fold_in(private_key(state), state.step), batch[0]
+    streams = jax.random.split(key, 2)
+    if problem.augment is not None:
+        inputs = problem.augment(inputs, jax.random.fold_in(key, _AUGMENT))
     coded = state.coded if refining else None
     done = coded_blocks(state.coded, header.partition, arrays["order"]) if refining else None
 
@@ -153,7 +161,7 @@ def train_step(
         variables = {"params": gaussian, "sharing": arrays["sharing"], "uncoded": state.uncoded}
         outputs, updated = problem.posterior.apply(
             variables,
-            batch[0],
+            inputs,
             coded=coded,
             rngs={"posterior": streams[0], "dropout": streams[1]},
             mutable=["uncoded"],

@@ -115,10 +115,13 @@ def test_a_value_of_another_type_is_refused_by_name(fields: dict[str, Any]) -> N
         {"learning_rate": float("inf")},
         {"beta_init": 0.0},
         {"selection": "best"},
+        {"augment": "rotate"},
+        {"augment": "crop_flip", "distil": True},
+        {"width": 16},
     ],
 )
 def test_an_impossible_value_is_refused_by_name(fields: dict[str, Any]) -> None:
-    (name,) = fields
+    name = next(iter(fields))
     with pytest.raises(UsageError, match=f"^{name}") as caught:
         made(**fields)
     assert "\n" not in str(caught.value)

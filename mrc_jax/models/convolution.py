@@ -6,33 +6,55 @@ with shifted copies of the image; with the batch last every copy moves whole row
 the backend's own convolution.
 """
 
+from functools import partial
+
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+EPSILON = 1e-5  # added to the variances of batch norm
 
-def convolve(images: chex.Array, kernel: chex.Array) -> chex.Array:
-    """Valid convolution with stride 1: [out, H - h + 1, W - w + 1, batch].
+
+def convolve(
+    images: chex.Array, kernel: chex.Array, stride: int = 1, padding: int = 0
+) -> chex.Array:
+    """Convolution of images with zeros around: [out, H', W', batch], with
+    H' = (H + 2 padding - h) // stride + 1 and W' like it.
 
     Args:
       images: [in, H, W, batch].
       kernel: [h, w, in, out].
+      stride: of both axes.
+      padding: rows and columns of zeros at each edge.
     """
-    return jax.lax.platform_dependent(images, kernel, cpu=_shift_and_multiply, default=_convolve)
-
-
-def _convolve(images: chex.Array, kernel: chex.Array) -> chex.Array:
-    return jax.lax.conv_general_dilated(
-        images, kernel, (1, 1), "VALID", dimension_numbers=("CHWN", "HWIO", "CHWN")
+    static = {"stride": stride, "padding": padding}
+    return jax.lax.platform_dependent(
+        images,
+        kernel,
+        cpu=partial(_shift_and_multiply, **static),
+        default=partial(_convolve, **static),
     )
 
 
-def _shift_and_multiply(images: chex.Array, kernel: chex.Array) -> chex.Array:
+def _convolve(images: chex.Array, kernel: chex.Array, stride: int, padding: int) -> chex.Array:
+    edges = [(padding, padding)] * 2
+    return jax.lax.conv_general_dilated(
+        images, kernel, (stride, stride), edges, dimension_numbers=("CHWN", "HWIO", "CHWN")
+    )
+
+
+def _shift_and_multiply(
+    images: chex.Array, kernel: chex.Array, stride: int, padding: int
+) -> chex.Array:
     height, width, channels, out = kernel.shape
-    rows, columns = images.shape[1] - height + 1, images.shape[2] - width + 1
-    shifted = jnp.stack([images[:, :, j : j + columns] for j in range(width)])
-    shifted = jnp.stack([shifted[:, :, i : i + rows] for i in range(height)])
+    if padding:
+        images = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    rows = (images.shape[1] - height) // stride + 1
+    columns = (images.shape[2] - width) // stride + 1
+    down, right = stride * (rows - 1) + 1, stride * (columns - 1) + 1
+    shifted = jnp.stack([images[:, :, j : j + right : stride] for j in range(width)])
+    shifted = jnp.stack([shifted[:, :, i : i + down : stride] for i in range(height)])
     patches = shifted.reshape(height * width * channels, rows * columns * images.shape[3])
     product = kernel.reshape(-1, out).T @ patches
     return product.reshape(out, rows, columns, images.shape[3])
@@ -62,3 +84,47 @@ class Conv(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         return convolve(images, kernel) + bias[:, None, None, None]
+
+
+class NormConv(nn.Module):
+    """A convolution with zeros around, then batch norm; or, folded, with a bias alone.
+
+    Folded its parameters are kernel and bias; else kernel and BatchNorm_0's scale and bias, beside
+    the batch statistics BatchNorm_0's mean and var. `folding.fold` makes the first of the second.
+
+    Attributes:
+      features: output channels.
+      folded: whether batch norm is part of the kernel and the bias.
+      width: of the square kernel, odd; without a stride the images keep their size.
+      stride: of both axes.
+    """
+
+    features: int
+    folded: bool
+    width: int = 3
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, images: chex.Array, train: bool = False) -> chex.Array:
+        """[features, H', W', batch] of images [in, H, W, batch].
+
+        Args:
+          images: the channels first, the batch last.
+          train: whether batch norm takes the batch's moments, and moves its statistics, which
+            must then be mutable.
+        """
+        shape = (self.width, self.width, images.shape[0], self.features)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        x = convolve(images, kernel, self.stride, self.width // 2)
+        if self.folded:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            return x + bias[:, None, None, None]
+        return nn.BatchNorm(not train, axis=0, momentum=0.9, epsilon=EPSILON)(x)
+
+
+def centred(pixels: chex.Array, scale: float) -> chex.Array:
+    """float32[channels, H, W, batch] from -2 to 2 of pixels [batch, H, W, channels] up to `scale`:
+    natural images' pixels have a deviation of about a quarter of the scale.
+    """
+    x = pixels.transpose(3, 1, 2, 0).astype(jnp.float32)
+    return x * jnp.float32(4 / scale) - jnp.float32(2)

@@ -1,0 +1,36 @@
+"""Images of a batch moved and mirrored at random on the device, inside of a training step."""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+PAD = 4  # pixels of zeros at each edge, before an image of the old size is cut out
+
+Augment = Callable[[chex.Array, chex.PRNGKey], chex.Array]
+
+
+def augment_of(name: str) -> Augment | None:
+    """The function (images, key) -> images of a config's `augment`; None for 'none'."""
+    return {"none": None, "crop_flip": crop_flip}[name]
+
+
+def crop_flip(images: chex.Array, key: chex.PRNGKey) -> chex.Array:
+    """Each image at a random place of itself with `PAD` zeros around, mirrored with probability a
+    half (He et al. 2015, arXiv 1512.03385, section 4.2).
+
+    Args:
+      images: [batch, H, W, C], of any dtype, which it keeps.
+      key: consumed.
+    """
+    batch, height, width, _ = images.shape
+    place_key, mirror_key = jax.random.split(key)
+    place = jax.random.randint(place_key, (2, batch, 1), 0, 2 * PAD + 1)
+    mirrored = jax.random.bernoulli(mirror_key, 0.5, (batch, 1))
+    rows, columns = jnp.arange(height), jnp.arange(width)
+    columns = place[1] + jnp.where(mirrored, width - 1 - columns, columns)  # [batch, W]
+    rows = place[0] + rows  # [batch, H]
+    edges = ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0))
+    number = jnp.arange(batch)[:, None, None]
+    return jnp.pad(images, edges)[number, rows[:, :, None], columns[:, None, :]]
