@@ -108,10 +108,11 @@ def text(facts: dict[str, Any]) -> str:
         f"{'turn':16}{turn['groups']} x {turn['dimensions']}: {', '.join(turn['tensors'])}"
         for turn in facts.get("turns", ())
     ]
+    turned = {path for turn in facts.get("turns", ()) for path in turn["tensors"]}
     made_of = _scales_of(facts) if "group_scales" in facts else _tables_of(facts)
     lines += [
         f"  {t['path']}  {list(t['shape'])} {t['dtype']}: "
-        + (next(made_of) if t["factor"] else "stored as it is")
+        + (next(made_of) if t["factor"] else "turned" if t["path"] in turned else "stored as it is")
         for t in facts["tensors"]
     ]
     if not facts["tensors"]:

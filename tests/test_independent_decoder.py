@@ -16,7 +16,7 @@ from mrc_jax.manifest import Manifest, Tensor
 SECONDS_LONG = ("lenet5.mrc", "lenet5_plain.mrc")  # 431,080 parameters, one after the other
 
 
-NAMES = [name for name in FILES if name not in TURNED]  # those are tested in test_turned_file.py
+NAMES = [name for name in FILES if name not in TURNED]  # those are tested in test_rotation_doc.py
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,11 @@
 """Files of turned networks: equal networks come back, of the bytes that the bits add up to."""
 
-import hashlib
 import math
-import re
-import struct
 
-import independent_turned
 import make_golden
 import numpy as np
 import pytest
-from golden_files import FILES, TESTS, TURNED, golden
+from golden_files import TURNED, golden
 from hostile_files import limited_memory, sealed, survives
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +18,6 @@ from mrc_jax.rotation.ans import Stack
 from mrc_jax.rotation.turned_file import STEPS_SHARE, TurnedFile, pack_turned, unpack_turned
 from mrc_jax.rotation.turns import Member, Turn, turn_of
 
-DOCUMENT = (TESTS.parent / "docs" / "rotation.md").read_text()
 HALF_ULP = 2.0**-11  # of a float16, over its magnitude
 
 
@@ -238,6 +233,11 @@ def test_turns_that_no_file_holds_are_named():
     manifest, turns, weights = network(300)
     with pytest.raises(UsageError, match="key/kernel: turns twice"):
         pack_turned(weights, manifest, [*turns, turns[0]])
+    with pytest.raises(UsageError, match="keys: the manifest has no such tensor"):
+        turn_of(manifest, [("keys", 2, True)], 8)
+    for counts in ((2, 3), (1, 2, 4), (0, 2)):
+        with pytest.raises(UsageError, match="heads cannot turn together"):
+            turn_of(manifest, [("query", heads, True) for heads in counts], 8)
 
 
 def of_shape(count: int, d: int) -> bytes:
@@ -319,55 +319,3 @@ def test_a_stack_of_more_has_no_content():
     stack.push(1, 2)
     with pytest.raises(FormatError, match="more than it should"):
         stack.content()
-
-
-@pytest.mark.parametrize("name", TURNED)
-def test_a_decoder_of_the_document_gives_the_golden_weights(name):
-    data = golden(name)[0]
-    decoded = independent_turned.decode(data)
-    assert decoded == [(path, array.tobytes()) for path, array in decode(data).items()]
-    digest = hashlib.sha256(b"".join(array for _, array in decoded)).hexdigest()
-    assert digest == FILES[name]["sha256"]
-
-
-@pytest.mark.parametrize("others", [0, 5, 61, 300])
-@pytest.mark.parametrize("grid_bits", [None, 1, 9, 15])
-def test_a_decoder_of_the_document_gives_the_library_s_weights(others, grid_bits, monkeypatch):
-    """With the grids that are chosen, and with all too coarse or too fine, so that much is sent."""
-    if grid_bits:
-        monkeypatch.setattr(heads, "_grids", lambda triangle: [grid_bits] * (len(triangle) - 1))
-    manifest, turns, weights = network(others, width=5)
-    data, _ = pack_turned(weights, manifest, turns)
-    decoded = independent_turned.decode(data)
-    assert decoded == [(path, array.tobytes()) for path, array in decode(data).items()]
-
-
-def test_the_decoder_of_the_document_shares_no_code_with_the_library():
-    text = (TESTS / "independent_turned.py").read_text()
-    imported = re.findall(r"^(?:import|from) (\S+)", text, re.MULTILINE)
-    assert imported == ["math", "struct", "independent_decoder"]
-
-
-def test_the_example_is_as_the_document_has_it():
-    data = golden("turned_example.mrc")[0]
-    rows = re.findall(r"^\| (\d+) \| ((?:[0-9a-f]{2} ?)+) \|", DOCUMENT, re.MULTILINE)
-    assert [int(start) for start, _ in rows] == [0, 5, 27, 34, 38, 62, 73]
-    found = b"".join(bytes.fromhex(part) for _, part in rows)
-    assert found == data and all(
-        data[int(start) :].startswith(bytes.fromhex(part)) for start, part in rows
-    )
-    assert f"`{FILES['turned_example.mrc']['sha256']}`" in DOCUMENT
-    for path, array in decode(data).items():
-        assert f"| {path} | {', '.join(str(float(x)) for x in array.ravel())} |" in DOCUMENT
-    head = data[: len(data) - 43]
-    assert head[27:] == turn_bytes(1, 2, 1, (0 << 2 | 2, 1 << 2 | 2))
-    stack = independent_turned.Stack(data[34:-4], 11)
-    assert f"the state {stack.x}, in" in DOCUMENT
-    values = struct.unpack("<12e", stack.take(24))
-    bits = stack.pop_by(independent_turned._GRIDS)
-    assert f"after b[0] is popped is {stack.x}," in DOCUMENT
-    u = independent_turned.integers([values[0], values[6]])
-    sign, axis, ratios, _ = independent_turned.direction(stack, u, bits)
-    wanted = f"b[0] = {bits}, u[0] = {u[0]}, {u[1]}, axis {axis}, sign {sign}, ratio {ratios[0]}"
-    assert wanted in DOCUMENT
-    assert f"after the ratio is {stack.x}." in DOCUMENT

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mrc_jax.errors import FormatError
+from mrc_jax.errors import FormatError, UsageError
 from mrc_jax.manifest import MAX_PARAMETERS, UNCODED, Manifest, Reader, Tensor, varint
 from mrc_jax.rotation.orthogonal import MAX_DIMENSIONS
 
@@ -113,9 +113,19 @@ def turn_of(
       members: path, heads, and whether heads and d are its last axes, of each tensor. The smallest
         number of heads is that of the groups.
       dimensions: d of a head.
+
+    Raises:
+      UsageError: if there is no such tensor, or heads are neither one a group nor as many as all
+        others that are several.
     """
     numbers = {tensor.path: i for i, tensor in enumerate(manifest.tensors)}
-    groups, most = (f(heads for _, heads, _ in members) for f in (min, max))
+    for path, _, _ in members:
+        if path not in numbers:
+            raise UsageError(f"{path}: the manifest has no such tensor")
+    counts = sorted({heads for _, heads, _ in members})
+    groups, most = counts[0], counts[-1]
+    if len(counts) > 2 or groups < 1 or most % groups:
+        raise UsageError(f"tensors of {counts} heads cannot turn together")
     made = (Member(numbers[path], heads > groups, last) for path, heads, last in members)
     return Turn(groups, dimensions, most // groups, tuple(made))
 
