@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
         *(("deep_compression", {"kept": k, "values": 8, **pruning}) for k in (0.005, 0.01, 0.02)),
         *(
             ("rate_distortion", {"objective": o, "pruned": p, "values": 8})
-            for p in (0.8, 0.9)
+            for p in (0.0, 0.5)
             for o in ("baseline", "fisher", "gradient", "hessian", "gradient_and_hessian")
         ),
         ("weight_fixing", {"delta": 0.01, "learning_rate": 1e-4, "shares": shares, **fixing}),
