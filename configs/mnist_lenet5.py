@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 64
     config.learning_rate = 6e-3
     config.final_learning_rate = 2e-4
-    config.refine_learning_rate = 3e-4
+    config.refine_learning_rate = 4e-4
     config.beta_init = 1e-5
     config.beta_step = 1e-3
     config.log_std_init = -4.0

@@ -2,7 +2,7 @@
 linear models with Gaussian weights (mrc_jax.rate_distortion; Gao et al. 2019).
 
 python -m experiments.linear_gaussian --most_bits=8
-python -m experiments.linear_gaussian --results=out/linear.json --picture=out/linear.png
+python -m experiments.linear_gaussian --results=out/linear.json --figure=out/linear.png
 
 Each point draws a model's weights and its inputs' variances, takes the posteriors and the prior of
 the test channel for a distortion D, codes blocks of weights by ordered random coding, writes the
@@ -30,7 +30,7 @@ from mrc_jax.errors import UsageError
 from mrc_jax.index_codes import ORDERED, pack, unpack
 
 _JSON = flags.DEFINE_bool("json", False, "Print one list of objects.")
-_PICTURE = flags.DEFINE_string("picture", "", "The picture to write, if any.")
+_PICTURE = flags.DEFINE_string("figure", "", "The picture to write, if any.")
 _RESULTS = flags.DEFINE_string("results", "", "A JSON file to keep the points in, if any.")
 _MOST = flags.DEFINE_float("most_bits", 20, "Leave out blocks with a larger share of the bound.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the models, the candidates and the private noise.")

@@ -25,8 +25,8 @@ class Recipe:
         to 64 (see `Tensor.group_sizes`): important weights settle where the prior is wide, and the
         others' noise is small where it is narrow.
       relative_means: whether Adam's steps of a mean are in units of its prior scale over
-        prior_scale_init, so that those under a wide prior move faster than those under a narrow
-        one.
+        prior_scale_init until the first block is coded, so that those under a wide prior move
+        faster than those under a narrow one.
       slack_nats: KL of a block beyond its index's bits (the paper's t is -slack_nats).
       selection: 'sample' (the paper's importance sampling), 'ordered' (the same law, by
         indices that are entropy-coded where that makes the file smaller) or 'argmax' (biased).

@@ -172,14 +172,7 @@ def train_step(
         return loss + penalty_nats(state.betas, kl, done), (loss, kl, updated)
 
     gradient, (loss, kl, updated) = jax.grad(objective, has_aux=True)(state.params)
-    own = arrays.get("rates")
-    optimizer = problem.optimizer if own is None else _adam(own[0], own[1], problem.recipe)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    if problem.recipe.relative_means:
-        updates = _relative(problem, updates, state.params)
-    params: dict[str, Any] = {**cast(dict, optax.apply_updates(state.params, updates))}
-    if refining:
-        params["log_prior_scale"] = state.params["log_prior_scale"]
+    params, opt_state = _moved(problem, arrays, state, gradient, refining)
     live = jnp.arange(len(state.betas)) < arrays.get("blocks", header.blocks)
     live = live if done is None else ~done
     betas = update_betas(state.betas, kl, problem.budget_nats, problem.recipe.beta_step)
@@ -196,11 +189,21 @@ def train_step(
     return after, {"loss": loss, "kl_nats": mean, "over_budget_nats": excess}
 
 
-def _relative(problem: Problem, updates: Any, params: Parameters) -> Any:
-    """Adam's updates with those of means in units of the prior scales over the first ones."""
-    log_scale = log_prior_scale_of_entries(params, problem.posterior.sharing)
-    unit = jnp.exp(log_scale) / np.float32(problem.recipe.prior_scale_init)
-    return {**updates, "mean": updates["mean"] * unit}
+def _moved(
+    problem: Problem, arrays: Any, state: State, gradient: Any, refining: bool
+) -> tuple[Any, Any]:
+    """The parameters and Adam's state after a step along a gradient."""
+    recipe, own = problem.recipe, arrays.get("rates")
+    optimizer = problem.optimizer if own is None else _adam(own[0], own[1], recipe)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    if recipe.relative_means and not refining:
+        log_scale = log_prior_scale_of_entries(state.params, problem.posterior.sharing)
+        unit = jnp.exp(log_scale) / np.float32(recipe.prior_scale_init)
+        updates = {**cast(dict, updates), "mean": cast(dict, updates)["mean"] * unit}
+    params: dict[str, Any] = {**cast(dict, optax.apply_updates(state.params, updates))}
+    if refining:
+        params["log_prior_scale"] = state.params["log_prior_scale"]
+    return params, opt_state
 
 
 def _kl_of_blocks(problem: Problem, params: Any, arrays: Any, size: int) -> chex.Array:

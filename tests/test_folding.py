@@ -24,7 +24,7 @@ def name_of(value: Any) -> str:
     return type(value).__name__
 
 
-def arbitrary(net: nn.Module, inputs: Any = IMAGES, seed: int = 1) -> Any:
+def arbitrary(net: nn.Module, inputs: Any = IMAGES[:1], seed: int = 1) -> Any:
     """Variables whose statistics and affine parameters are those of no fresh network."""
     rng = np.random.default_rng(seed)
 
@@ -34,7 +34,7 @@ def arbitrary(net: nn.Module, inputs: Any = IMAGES, seed: int = 1) -> Any:
             return jnp.asarray(rng.uniform(0.3, 3, x.shape), jnp.float32)
         return x if name == "kernel" else jnp.asarray(rng.normal(0, 0.5, x.shape), jnp.float32)
 
-    variables = jax.jit(net.init)(jax.random.key(seed), inputs[:1])  # compiled to the draws alone
+    variables = jax.jit(net.init)(jax.random.key(seed), inputs)  # compiled to the draws alone
     return jax.tree_util.tree_map_with_path(other, variables)
 
 

@@ -93,7 +93,7 @@ def test_the_command_keeps_points_prints_json_and_draws(
     monkeypatch.setattr(lg, "POINTS", (SMALL, SMALL._replace(rate_bits=30)))
     monkeypatch.setattr(lg, "measure", lambda point, seed: row)
     results, picture = tmp_path / "new" / "results.json", tmp_path / "out.png"
-    parsed.results, parsed.picture, parsed.json = str(results), str(picture), True
+    parsed.results, parsed.figure, parsed.json = str(results), str(picture), True
     lg.main([""])
     printed = json.loads(capsys.readouterr().out)
     assert printed == read_json(results)["rows"] and len(printed) == 1
