@@ -1,11 +1,17 @@
-"""The pictures of docs/how_it_works.md: one function each, of numbers of `coding_cases`."""
+"""The pictures and the table of docs/how_it_works.md, a function each, of numbers of
+`coding_cases`.
+"""
 
 from typing import Any
 
 import numpy as np
 
 from experiments.coding_cases import Case, Draw, Law, Ordered, Run, Weight
-from mrc_jax.codelength import lower_bound_bits, ordered_bucket_probabilities
+from mrc_jax.codelength import (
+    likely_variance_nats2,
+    lower_bound_bits,
+    ordered_bucket_probabilities,
+)
 
 PRIOR, POSTERIOR, CHOSEN = "0.55", "tab:blue", "tab:red"
 
@@ -27,9 +33,8 @@ def one_weight(figure: Any, one: Weight, drawn: Draw) -> None:
     left.legend(fontsize="small", loc="upper left")
     right.vlines(np.arange(K), 0, drawn.shares, color="k", lw=2)
     right.vlines(chosen, 0, drawn.shares[chosen], color=CHOSEN, lw=3)
-    said = f"chosen: k = {chosen},\nw = {at:.2f}"
-    place = {"xytext": (8, -4), "textcoords": "offset points", "va": "top", "color": CHOSEN}
-    right.annotate(said, (chosen, drawn.shares[chosen]), **place)
+    said = f"drawn by these\nprobabilities: k = {chosen}"
+    right.text(0.04, 0.96, said, transform=right.transAxes, va="top", color=CHOSEN)
     right.set(xlabel="index of the candidate, k", ylim=(0, None))
     right.set_ylabel("probability of being chosen,\nq(w) / p(w) over its sum")
 
@@ -37,16 +42,17 @@ def one_weight(figure: Any, one: Weight, drawn: Draw) -> None:
 def laws(figure: Any, measured: dict[Case, list[Law]]) -> None:
     """Histograms of coded weights beside the posterior, a row for each case."""
     rows = figure.subplots(len(measured), 3, sharex=True, sharey=True, squeeze=False)
-    x, edges = np.linspace(-5, 4, 400), np.linspace(-5, 4, 46)
+    x, edges = np.linspace(-6, 4, 401), np.linspace(-6, 4, 51)
     for row, (case, found) in zip(rows, measured.items(), strict=True):
         for axes, law in zip(row, found, strict=True):
             weights = np.full(len(law.standard), 1 / len(law.standard) / (edges[1] - edges[0]))
-            clipped = np.clip(law.standard, *edges[[0, -1]])
-            axes.hist(clipped, edges, weights=weights, color=CHOSEN, alpha=0.45, label="coded")
+            axes.hist(law.standard, edges, weights=weights, color=CHOSEN, alpha=0.45, label="coded")
             axes.plot(x, _normal(x, 0, 1), color=POSTERIOR, label="posterior q")
             extra = law.bits - round(case.block_bits)
             axes.set_title(f"{case.label}: K = 2^(KL + {extra})", fontsize="medium")
             said = f"mean {law.standard.mean():+.2f}\ndeviation {law.standard.std():.2f}"
+            outside = np.mean((law.standard < edges[0]) | (law.standard > edges[-1]))
+            said += f"\noutside {outside:.1%}" * bool(outside >= 0.001)
             axes.text(0.03, 0.95, said, transform=axes.transAxes, va="top", fontsize="small")
         row[0].set_ylabel("density")
         row[-1].legend(fontsize="small", loc="upper right")
@@ -59,25 +65,19 @@ def index_bits(
 ) -> None:
     """How rare candidates are that look like a sample of q, and the error left by too few."""
     left, right = figure.subplots(1, 2)
-    edges = np.arange(np.floor(log2_weights.min()), np.ceil(log2_weights.max()) + 1)
-    share = np.full(len(log2_weights), 1 / len(log2_weights))
-    left.hist(log2_weights, edges, weights=share, color=PRIOR, alpha=0.5, label="candidates (p)")
-    left.hist(
-        log2_weights,
-        edges,
-        weights=share * np.exp2(log2_weights),
-        color=POSTERIOR,
-        histtype="step",
-        lw=1.8,
-        label="samples of q",
-    )
+    least = np.arange(-10, np.ceil(log2_weights.max()) + 1, 0.5)
+    above = [log2_weights >= x for x in least]
+    of_prior = np.asarray([np.mean(kept) for kept in above])
+    of_q = np.asarray([np.mean(np.exp2(log2_weights) * kept) for kept in above])
     KL = case.block_bits
-    left.axvline(KL, color="k", ls=":", label=f"KL = {KL:g} bits")
-    left.axhline(2**-KL, color="k", ls="--", lw=0.8, label=f"one in 2^{KL:g}")
-    left.set(yscale="log", xlim=(-30, edges[-1] + 1), ylim=(1e-5, 1))
-    left.set(xlabel="log2 q(w) / p(w) of a block, bits", ylabel="share, per bit")
-    left.set_title(case.label, fontsize="medium")
-    left.legend(fontsize="small", loc="upper left")
+    left.plot(least, of_q, color=POSTERIOR, lw=1.8, label="samples of q")
+    left.plot(least, of_prior, color=PRIOR, lw=1.8, label="candidates, drawn from p")
+    left.plot(least, np.exp2(-least), "k--", lw=0.8, label="2^-x")
+    left.axvline(KL, color="k", ls=":", label=f"x = KL = {KL:g} bits")
+    left.set(yscale="log", ylim=(2e-5, 2), xlabel="x, bits")
+    left.set_ylabel("share with log2 q(w) / p(w) of at least x")
+    left.set_title(f"a block of {case.label}", fontsize="medium")
+    left.legend(fontsize="small", loc="lower left")
     for mark, (one, found) in zip("os^", errors.items(), strict=True):
         extra = np.arange(len(found)) - one.block_bits
         right.plot(extra, found, mark + "-", ms=4, label=f"{one.label}: KL = {one.block_bits:g}")
@@ -92,7 +92,7 @@ def budget(figure: Any, run: Run) -> None:
     """Where three blocks' weights lie in a kernel; KL and betas of all blocks in training."""
     from matplotlib.colors import ListedColormap
 
-    top, bottom = figure.subfigures(2, 1, height_ratios=(4, 5))
+    top, bottom = list(figure.subfigures(2, 1, height_ratios=(4, 5)))
     axes = top.subplots()
     shown = np.zeros(run.block_of_kernel.shape)
     for number in range(3):
@@ -110,7 +110,7 @@ def budget(figure: Any, run: Run) -> None:
     )
     left, right = bottom.subplots(1, 2)
     for one, values in ((left, run.kl_bits), (right, run.betas)):
-        low, high = values.min(axis=1), values.max(axis=1)
+        low, high = np.min(values, axis=1), np.max(values, axis=1)
         one.fill_between(run.steps, low, high, color=POSTERIOR, alpha=0.25, label="all blocks")
         one.plot(run.steps, np.median(values, axis=1), color=POSTERIOR, label="median block")
         one.set_xlabel("training step")
@@ -139,7 +139,9 @@ def ordered(figure: Any, case: Case, bits: int, found: Ordered) -> None:
     left.bar(bucket - 0.2, found.fixed, 0.4, color=PRIOR, label="sample: any index alike")
     left.bar(bucket + 0.2, found.ordered, 0.4, color=CHOSEN, label="ordered")
     nats = case.block_bits * np.log(2)
-    left.plot(bucket, ordered_bucket_probabilities(nats, bits), "k.:", label="ordered, model")
+    variance = likely_variance_nats2(nats, case.size)
+    model = ordered_bucket_probabilities(nats, bits, variance)
+    left.plot(bucket, model, "k.:", label="ordered, the planner's model")
     left.set(xlabel="binary digits of the position", ylabel="share of blocks")
     left.legend(fontsize="small")
     right.plot(bucket, found.cost_bits, "o-", color=CHOSEN, label="ordered, by position")
@@ -150,6 +152,20 @@ def ordered(figure: Any, case: Case, bits: int, found: Ordered) -> None:
     right.axhline(bound, color="k", ls=":", label=f"KL: {bound:.1f} bits")
     right.set(xlabel="binary digits of the position", ylabel="bits in the file")
     right.legend(fontsize="small")
+
+
+def table(measured: dict[Case, list[Law]]) -> list[str]:
+    """The table of docs/how_it_works.md, line by line."""
+    lines = [
+        "| block | KL, bits | K | mean | deviation | squared distance | mean log2 q / p, bits |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case, laws in measured.items():
+        for law in laws:
+            numbers = (law.standard.mean(), law.standard.std(), law.error, law.log2_weight)
+            cells = [case.label, f"{case.block_bits:g}", f"2^{law.bits}"]
+            lines.append(f"| {' | '.join([*cells, *(f'{x:.2f}' for x in numbers)])} |")
+    return lines
 
 
 def _normal(x: np.ndarray, mean: float, deviation: float) -> np.ndarray:

@@ -42,7 +42,7 @@ def draw_all(out: pathlib.Path, quick: bool) -> None:
         ]
         for case, count in counts.items()
     }
-    print("\n".join(table(measured)))
+    print("\n".join(pictures.table(measured)))
     _save(out / "law.png", (9, 5), pictures.laws, measured)
     errors = {
         case: cases.errors_by_bits(case, round(case.block_bits) + 5, 20 if quick else 2000)
@@ -55,20 +55,6 @@ def draw_all(out: pathlib.Path, quick: bool) -> None:
     _save(out / "refinement.png", (6.5, 3.6), pictures.refinement, found)
     positions = cases.ordered_positions(cases.LARGE, _ORDERED_BITS, 50 if quick else 4000)
     _save(out / "ordered.png", (9, 3.8), pictures.ordered, cases.LARGE, _ORDERED_BITS, positions)
-
-
-def table(measured: dict[cases.Case, list[cases.Law]]) -> list[str]:
-    """The table of docs/how_it_works.md, line by line."""
-    lines = [
-        "| block | KL, bits | K | mean | deviation | squared distance | mean log2 q / p, bits |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for case, laws in measured.items():
-        for law in laws:
-            numbers = (law.standard.mean(), law.standard.std(), law.error, law.log2_weight)
-            cells = [case.label, f"{case.block_bits:g}", f"2^{law.bits}"]
-            lines.append(f"| {' | '.join([*cells, *(f'{x:.2f}' for x in numbers)])} |")
-    return lines
 
 
 def _save(path: pathlib.Path, inches: Any, draw: Callable[..., None], *numbers: Any) -> None:
