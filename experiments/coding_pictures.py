@@ -94,13 +94,13 @@ def budget(figure: Any, run: Run) -> None:
 
     top, bottom = list(figure.subfigures(2, 1, height_ratios=(4, 5)))
     axes = top.subplots()
-    shown = np.zeros(run.block_of_kernel.shape)
+    shown = np.zeros_like(run.block_of_kernel)
     for number in range(3):
         shown[run.block_of_kernel == number] = number + 1
     axes.pcolormesh(
         shown.T, cmap=ListedColormap(["0.92", "tab:red", "tab:blue", "tab:green"]), edgecolor="w"
     )
-    inputs, units = shown.shape
+    inputs, units = run.block_of_kernel.shape[:2]
     axes.set(xlabel="input", ylabel="unit")
     blocks = run.kl_bits.shape[1]
     axes.set_title(
