@@ -1,12 +1,13 @@
 """The pictures and the table of docs/how_it_works.md, a function each, of numbers of
-`coding_cases`.
+`coding_cases` and `coding_run`.
 """
 
 from typing import Any
 
 import numpy as np
 
-from experiments.coding_cases import Case, Draw, Law, Ordered, Run, Weight
+from experiments.coding_cases import Case, Draw, Law, Ordered, Weight
+from experiments.coding_run import Run
 from mrc_jax.codelength import (
     likely_variance_nats2,
     lower_bound_bits,

@@ -15,6 +15,7 @@ from absl import flags
 
 from experiments import coding_cases as cases
 from experiments import coding_pictures as pictures
+from experiments import coding_run
 from experiments.command import run
 from mrc_jax.errors import UsageError
 
@@ -50,7 +51,7 @@ def draw_all(out: pathlib.Path, quick: bool) -> None:
     }
     log2_weights = cases.many_log2_weights(cases.LARGE, 12 if quick else 18)
     _save(out / "index_bits.png", (9, 3.8), pictures.index_bits, cases.LARGE, log2_weights, errors)
-    found = cases.train_and_code(**({"steps": 400, "refine_steps": 1} if quick else {}))
+    found = coding_run.train_and_code(**({"steps": 400, "refine_steps": 1} if quick else {}))
     _save(out / "budget.png", (9, 6), pictures.budget, found)
     _save(out / "refinement.png", (6.5, 3.6), pictures.refinement, found)
     positions = cases.ordered_positions(cases.LARGE, _ORDERED_BITS, 50 if quick else 4000)
