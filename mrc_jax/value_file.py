@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mrc_jax.container import little_endian
 from mrc_jax.errors import FormatError, UsageError
 from mrc_jax.identity import EMBEDDED, MAGIC, VALUES_VERSION, Identity, read_identity, version_of
 from mrc_jax.manifest import Manifest, Reader, Tensor, varint
@@ -94,16 +95,21 @@ def pack_values(weights: Mapping[str, np.ndarray], manifest: Manifest, embed: bo
     coded = [_coded(weights, tensor) for tensor in manifest.coded]
     uncoded = b"".join(stored(weights, t) for t in manifest.tensors if not t.factor)
     header = Identity.of(manifest, embed)
-    apart = _file(header, [[array] for array in coded], bytes(range(min(len(coded), 256))), uncoded)
-    if len({v for array in coded for v in np.unique(array).tolist()}) > MAX_VALUES:
-        return apart
-    return min(apart, _file(header, [coded], bytes(len(coded)), uncoded), key=len)
+    files = []
+    if len(coded) <= MAX_TABLES:
+        files.append(_file(header, [[array] for array in coded], bytes(range(len(coded))), uncoded))
+    if len(np.unique(np.concatenate([np.unique(array) for array in coded]))) <= MAX_VALUES:
+        files.append(_file(header, [coded], bytes(len(coded)), uncoded))
+    if not files:
+        raise UsageError(
+            f"more than {MAX_TABLES} tensors cannot have tables of their own, and all weights have "
+            f"more than the {MAX_VALUES} values of one table"
+        )
+    return min(files, key=len)
 
 
 def _file(header: Identity, groups: list[list[np.ndarray]], which: bytes, uncoded: bytes) -> bytes:
     """The file with a table for each group of tensors."""
-    if len(groups) > MAX_TABLES:
-        raise UsageError(f"more than {MAX_TABLES} tensors cannot have tables of their own")
     made = [table_of(np.concatenate(group)) for group in groups]
     tables = [table for table, _ in made]
     numbers = np.repeat(np.arange(len(made)), [len(symbols) for _, symbols in made])
@@ -130,7 +136,7 @@ def stored(weights: Mapping[str, np.ndarray], tensor: Tensor) -> bytes:
     as_bits = tensor.dtype == "bfloat16" and array.dtype == np.uint16
     if array.dtype.name != tensor.dtype and not as_bits:
         raise UsageError(f"{tensor.path}: is {array.dtype.name}, the manifest says {tensor.dtype}")
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return little_endian(array)
 
 
 def array_of(weights: Mapping[str, np.ndarray], tensor: Tensor) -> np.ndarray:

@@ -27,7 +27,7 @@ from mrc_jax.value_code import (
     table_of,
     unpack_symbols,
 )
-from mrc_jax.value_file import ValueFile, pack_values
+from mrc_jax.value_file import MAX_TABLES, ValueFile, pack_values
 
 
 def network(*sizes: int) -> Manifest:
@@ -226,3 +226,14 @@ def test_both_ways_to_take_lanes_agree(monkeypatch):
         for wrong in (data[:-2], data + b"\0\0"):
             with pytest.raises(FormatError, match="the weights"):
                 unpack_symbols(wrong, which, tables)
+
+
+def test_more_tensors_than_tables_share_one_or_are_refused():
+    weights = {f"w{i}": np.full(1, i % 5, np.float32) for i in range(MAX_TABLES + 1)}
+    manifest = network(*[1] * len(weights))
+    found = decode(pack_values(weights, manifest))
+    assert all(np.array_equal(found[name], array) for name, array in weights.items())
+    many = (np.arange(20 * len(weights), dtype=np.uint32) + 0x3F80 << 16).view(np.float32)
+    apart = {name: many[20 * i : 20 * i + 20] for i, name in enumerate(weights)}
+    with pytest.raises(UsageError, match="more than 256 tensors cannot have tables of their own"):
+        pack_values(apart, network(*[20] * len(weights)))
