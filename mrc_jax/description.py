@@ -25,8 +25,9 @@ def facts(
     """
     if isinstance(parsed, TurnedFile):
         return _of_turned(parsed)
-    own = _of_values if isinstance(parsed, ValueFile) else _of_blocks
-    return own(parsed, manifest, data)  # pyright: ignore[reportArgumentType]
+    if isinstance(parsed, ValueFile):
+        return _of_values(parsed, manifest)
+    return _of_blocks(parsed, manifest, data)
 
 
 def _of_turned(parsed: TurnedFile) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def _of_turned(parsed: TurnedFile) -> dict[str, Any]:
     }
 
 
-def _of_values(parsed: ValueFile, manifest: Manifest | None, data: bytes) -> dict[str, Any]:
+def _of_values(parsed: ValueFile, manifest: Manifest | None) -> dict[str, Any]:
     """With the values of each table, and the numbers of the coded tensors' tables in order."""
     header = parsed.header
     return {

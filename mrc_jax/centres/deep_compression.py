@@ -15,7 +15,7 @@ import optax
 
 from mrc_jax.centres.k_centroids import k_centroids
 from mrc_jax.centres.layout import Layout, layout_of
-from mrc_jax.centres.phases import Loss, check_data, check_loss, draw, scan_steps
+from mrc_jax.centres.phases import Loss, check_data, check_loss, descend, draw
 from mrc_jax.centres.powers_of_two import to_bfloat16
 from mrc_jax.centres.report import Fixed, Round, summary
 from mrc_jax.errors import UsageError
@@ -78,20 +78,15 @@ def train_phase(
       The parameters after, and the mean loss in nats.
     """
     rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps, 0.01)
-    optimizer = optax.adam(rate)
 
-    def objective(params: dict[str, Any], batch: Any, key: chex.PRNGKey) -> chex.Array:
-        return loss(layout.join(params["free"][place], params["others"]), batch, key)
+    def objective(params: dict[str, Any], batch: Any, key: chex.PRNGKey) -> Any:
+        nats = loss(layout.join(params["free"][place], params["others"]), batch, key)
+        return nats, nats
 
-    def update(state: Any, batch: Any, key: chex.PRNGKey) -> Any:
-        params, opt_state = state
-        nats, gradient = jax.value_and_grad(objective)(params, batch, key)
-        gradient["free"] = gradient["free"].at[0].set(0.0)  # so a new Adam's step is 0
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), nats
+    def still(gradient: dict[str, Any]) -> dict[str, Any]:
+        return {**gradient, "free": gradient["free"].at[0].set(0.0)}
 
-    state, nats = scan_steps(update, (params, optimizer.init(params)), data, draws)
-    return state[0], nats
+    return descend(objective, optax.adam(rate), still, params, data, draws)
 
 
 def quantised(weights: np.ndarray, sizes: list[int], values: int) -> tuple[np.ndarray, np.ndarray]:

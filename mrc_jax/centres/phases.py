@@ -7,10 +7,12 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from mrc_jax.errors import NumericsError, UsageError
 
 Loss = Callable[[Any, Any, chex.PRNGKey], chex.Array]  # (weights, batch, key) -> nats, a scalar
+Objective = Callable[[Any, Any, chex.PRNGKey], tuple[chex.Array, chex.Array]]
 Update = Callable[[Any, Any, chex.PRNGKey], tuple[Any, chex.Array]]
 
 
@@ -60,6 +62,36 @@ def scan_steps(update: Update, state: Any, data: Any, draws: Any) -> tuple[Any, 
 
     state, losses = jax.lax.scan(step, state, draws)
     return state, jnp.mean(losses)
+
+
+def descend(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    still: Callable[[Any], Any],
+    params: Any,
+    data: Any,
+    draws: Any,
+) -> tuple[Any, chex.Array]:
+    """A new optimizer's steps, in one scan.
+
+    Args:
+      objective: (params, batch, key) -> (what falls, the loss in nats).
+      optimizer: whose steps are 0 where gradients always were.
+      still: gradient -> gradient with 0 where parameters do not move.
+      params, data, draws: as in `scan_steps`, where params are the state.
+
+    Returns:
+      The parameters after, and the mean loss in nats.
+    """
+
+    def update(state: Any, batch: Any, key: chex.PRNGKey) -> Any:
+        params, opt_state = state
+        gradient, nats = jax.grad(objective, has_aux=True)(params, batch, key)
+        updates, opt_state = optimizer.update(still(gradient), opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), nats
+
+    state, nats = scan_steps(update, (params, optimizer.init(params)), data, draws)
+    return state[0], nats
 
 
 def check_loss(loss_nats: float, round_number: int) -> None:

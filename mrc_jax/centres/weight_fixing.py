@@ -15,7 +15,7 @@ import optax
 
 from mrc_jax.centres.assignment import check_shares
 from mrc_jax.centres.layout import Layout, layout_of
-from mrc_jax.centres.phases import Loss, check_data, check_loss, draw, scan_steps
+from mrc_jax.centres.phases import Loss, check_data, check_loss, descend, draw
 from mrc_jax.centres.relative import allowed_distances, assign
 from mrc_jax.centres.report import Fixed, Round, summary
 from mrc_jax.centres.soft_distance import at_share, pad_centres, soft_distance
@@ -86,15 +86,10 @@ def train_phase(
         )
         return at_share(nats, distance, ratio), nats
 
-    def update(state: Any, batch: Any, key: chex.PRNGKey) -> Any:
-        params, opt_state = state
-        gradient, nats = jax.grad(objective, has_aux=True)(params, batch, key)
-        gradient["coded"] = jnp.where(is_fixed, 0.0, gradient["coded"])  # so a new Adam's step is 0
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), nats
+    def still(gradient: dict[str, Any]) -> dict[str, Any]:
+        return {**gradient, "coded": jnp.where(is_fixed, 0.0, gradient["coded"])}
 
-    state, nats = scan_steps(update, (params, optimizer.init(params)), data, draws)
-    return state[0], nats
+    return descend(objective, optimizer, still, params, data, draws)
 
 
 def fix(
