@@ -60,6 +60,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.prior_scale_init = 0.1353352832366127  # exp(-2), of every group
     config.steps_per_call = 500  # of the compiled program
 
+    # Devices that share the work: 'data=8' divides batches and the blocks of a wave among eight,
+    # 'data=4,candidates=2' each block's candidates too, 'members' those that train together.
+    config.mesh = ""
+    config.data_shards = 0  # parts of the data, each in every batch; 0: as many as devices
+
     # What is kept and told.
     config.checkpoint_every_s = 60.0
     config.report_test = False  # True only for the figure that is reported

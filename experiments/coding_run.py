@@ -11,7 +11,8 @@ import numpy as np
 import mrc_jax
 from experiments import data
 from experiments.networks import loss
-from mrc_jax.compress import Progress, code_all, steps_on, train_to_budget
+from mrc_jax.compress import Progress, code_all, train_to_budget
+from mrc_jax.feed import steps_on
 from mrc_jax.models.mlp import Mlp
 from mrc_jax.sharing import expand
 from mrc_jax.train import Problem, State

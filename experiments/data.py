@@ -6,11 +6,13 @@ import os
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
 from experiments import image_files
 from mrc_jax.errors import DataError, UsageError
+from mrc_jax.mesh import by_shards
 from mrc_jax.shared_random import Stream, permute
 
 NAMES = ("digits", "mnist", "cifar10")
@@ -30,6 +32,11 @@ class Split:
     inputs: np.ndarray
     labels: np.ndarray
 
+    def divided(self, count: int) -> "list[Split]":
+        """As `count` parts of equal length, in their order."""
+        pairs = zip(np.split(self.inputs, count), np.split(self.labels, count), strict=True)
+        return [Split(*pair) for pair in pairs]
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -40,6 +47,8 @@ class Dataset:
       train, validation, test: the splits; no two share an example.
       num_classes: labels are below it.
       scale: the largest pixel value; a network's input is pixel / scale and nothing else.
+      shards: which shards of the training set `train` holds, one after the other, all of equal
+        length; () where it is whole and in its own order.
     """
 
     name: str
@@ -48,18 +57,30 @@ class Dataset:
     test: Split
     num_classes: int
     scale: float
+    shards: tuple[int, ...] = ()
 
     @property
     def sha256(self) -> str:
         """Of the pixels and labels of all splits, in their order."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
-            digest.update(np.ascontiguousarray(split.inputs).tobytes())
-            digest.update(split.labels.astype("<i4").tobytes())
-        return digest.hexdigest()
+        return _digest(self.train, self.validation, self.test).hex()
+
+    @property
+    def shard_digests(self) -> np.ndarray:
+        """SHA-256 of each shard that is here with the other splits, uint8[shards, 32]."""
+        rest = (self.validation, self.test)
+        digests = [_digest(part, *rest) for part in self.train.divided(len(self.shards))]
+        return np.stack([np.frombuffer(digest, np.uint8) for digest in digests])
 
 
-def load(name: str, data_dir: str) -> Dataset:
+def _digest(*splits: Split) -> bytes:
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(np.ascontiguousarray(split.inputs).tobytes())
+        digest.update(split.labels.astype("<i4").tobytes())
+    return digest.digest()
+
+
+def load(name: str, data_dir: str, shards: int = 1, own: tuple[int, ...] = (0,)) -> Dataset:
     """A data set of the repository ('digits') or of a directory that the user names.
 
     'mnist' and 'cifar10' are read from their original files in data_dir, which TensorFlow Datasets
@@ -71,6 +92,8 @@ def load(name: str, data_dir: str) -> Dataset:
     Args:
       name: one of NAMES; 'mnist' is any set of 28 x 28 images and ten classes in IDX files.
       data_dir: the directory; unused for 'digits'.
+      shards: of the training set, by `mrc_jax.mesh.by_shards`.
+      own: the shards that are wanted; the examples of others are not read.
 
     Raises:
       UsageError: an unknown name, or no data_dir.
@@ -79,25 +102,41 @@ def load(name: str, data_dir: str) -> Dataset:
     if name not in NAMES:
         raise UsageError(f"data = {name!r}: must be one of {', '.join(NAMES)}")
     if name == "digits":
-        return _digits()
+        found = _digits()
+        kept = _kept(np.arange(len(found.train.labels)), shards, own)
+        part = Split(found.train.inputs[kept], found.train.labels[kept])
+        return dataclasses.replace(found, train=part, shards=own if shards > 1 else ())
     wanted = image_files.WANTED[name]
     if not data_dir:
         raise UsageError(f"data = {name!r} needs data_dir: give a directory with {wanted}")
-    arrays = _arrays(name, pathlib.Path(data_dir).expanduser())
-    (images, labels), test = arrays["train"], arrays["test"]
-    held_out, rest = _hold_out(len(labels))
+
+    def positions_of(size: int) -> dict[str, np.ndarray]:
+        held_out, rest = _hold_out(size)
+        return {"validation": held_out, "train": _kept(rest, shards, own)}
+
+    arrays = _arrays(name, pathlib.Path(data_dir).expanduser(), positions_of)
     return Dataset(
         name=name,
-        train=Split(images[rest], labels[rest]),
-        validation=Split(images[held_out], labels[held_out]),
-        test=Split(*test),
+        train=Split(*arrays["train"]),
+        validation=Split(*arrays["validation"]),
+        test=Split(*arrays["test"]),
         num_classes=image_files.NUM_CLASSES,
         scale=255.0,
+        shards=own if shards > 1 else (),
     )
 
 
-def _arrays(name: str, folder: pathlib.Path) -> dict[str, image_files.Arrays]:
-    """The training and test arrays that a folder holds in either form."""
+def _kept(positions: np.ndarray, shards: int, own: tuple[int, ...]) -> np.ndarray:
+    """Those of the positions that are in own shards, shard after shard."""
+    if shards == 1:
+        return positions
+    return positions[by_shards(len(positions), shards)[list(own)].ravel()]
+
+
+def _arrays(
+    name: str, folder: pathlib.Path, positions_of: Callable[[int], dict[str, np.ndarray]]
+) -> dict[str, image_files.Arrays]:
+    """The arrays that a folder holds in either form, see `prepared.read`."""
     files = image_files.find(name, folder)
     if files is None and not any((folder / name).glob("*/dataset_info.json")):
         raise DataError(
@@ -117,7 +156,7 @@ def _arrays(name: str, folder: pathlib.Path) -> dict[str, image_files.Arrays]:
             _places(folder),
             lambda: {split: image_files.parse(name, paths) for split, paths in files.items()},
         )
-    return prepared.read(name, done)
+    return prepared.read(name, done, positions_of)
 
 
 def _places(folder: pathlib.Path) -> list[pathlib.Path]:

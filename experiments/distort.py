@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data import Split
+from experiments.data import Dataset, Split
 
 # The largest of each, drawn uniformly; BEND is a standard deviation.
 ROTATION, LOG_SCALE, SHEAR = 0.1, 0.06, 0.06  # radians; of rows and columns apart; of both
@@ -34,6 +34,17 @@ def with_copies(split: Split, count: int, seed: int) -> Split:
             keys = jax.random.split(jax.random.fold_in(key, start), len(images[part]))
             out[1 + number, part] = _distort(keys, images[part])
     return Split(out.reshape(-1, *images.shape[1:]), np.tile(split.labels, 1 + count))
+
+
+def of_shards(dataset: Dataset, count: int, seed: int) -> Split:
+    """The training examples with their copies; where they are in shards, each shard's follow it."""
+    if not dataset.shards:
+        return with_copies(dataset.train, count, seed)
+    parts = zip(dataset.shards, dataset.train.divided(len(dataset.shards)), strict=True)
+    done = [
+        with_copies(part, count, seed ^ shard * 0x9E3779B1 & 0x7FFFFFFF) for shard, part in parts
+    ]
+    return Split(*(np.concatenate([getattr(s, n) for s in done]) for n in ("inputs", "labels")))
 
 
 @jax.jit

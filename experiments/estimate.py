@@ -14,9 +14,10 @@ from experiments.data import Dataset, load
 from experiments.members import Member
 from experiments.settings import Config
 from mrc_jax import api, budget
-from mrc_jax.compress import code_wave, steps_on
+from mrc_jax.compress import code_wave
 from mrc_jax.container import Header
 from mrc_jax.errors import UsageError
+from mrc_jax.feed import steps_on
 from mrc_jax.sharing import make_sharing
 from mrc_jax.waves import waves
 
@@ -28,7 +29,7 @@ _SAME_PROGRAM = {
     "refine_learning_rate": 1.0, "beta_init": 1.0, "beta_step": 1.0, "slack_nats": 0.0,
     "log_std_init": 0.0, "prior_scale_init": 1.0, "steps_per_call": 1, "checkpoint_every_s": 1.0,
     "report_test": False, "tensorboard": False, "embed_manifest": False,
-    "distorted_copies": 0, "distil": False, "start_from_plain": False,
+    "data_shards": 0, "distorted_copies": 0, "distil": False, "start_from_plain": False,
 }  # fmt: skip
 
 

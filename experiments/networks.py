@@ -15,6 +15,7 @@ from experiments.augment import augment_of
 from experiments.data import Dataset, Split
 from experiments.settings import NORMALISED, Config
 from mrc_jax.errors import NumericsError, UsageError
+from mrc_jax.mesh import everywhere, make_mesh, own_shards, picked, placed, replicated
 from mrc_jax.models.folding import fold
 from mrc_jax.models.lenet5 import LeNet5
 from mrc_jax.models.mlp import Mlp
@@ -84,7 +85,8 @@ def train_plain(
       state: of `plain_start`, or what a call left.
       done: the steps that led to it.
       split: training data.
-      config: plain_steps, plain_learning_rate, batch_size, augment, steps_per_call and seed.
+      config: plain_steps, plain_learning_rate, batch_size, augment, steps_per_call, seed, mesh and
+        shards; split has the shards of this process, one after the other, where there are several.
       on_call: called with (state, steps done, loss in nats).
 
     Returns:
@@ -93,7 +95,7 @@ def train_plain(
     run, data = plain_program(net, split, config)
     while done < config.plain_steps:
         end = min(done + config.steps_per_call, config.plain_steps)
-        state, values = run(state, data, jnp.arange(done, end))
+        state, values = run(state, data, np.arange(done, end, dtype=np.int32))
         done, mean = end, float(jnp.mean(values))
         if not np.isfinite(mean):
             raise NumericsError(
@@ -111,7 +113,8 @@ def plain_start(weights: Any, config: Config) -> tuple[Any, Any]:
       weights: of `initial_weights` of `plain_network`.
       config: as in `train_plain`.
     """
-    return weights, _plain_optimizer(config).init(_trained(weights))
+    state = weights, _plain_optimizer(config).init(_trained(weights))
+    return replicated(state, make_mesh(config.mesh))
 
 
 def plain_program(
@@ -125,15 +128,16 @@ def plain_program(
     optimizer, augment = _plain_optimizer(config), augment_of(config.augment)
     key = jax.random.key(config.seed + 1)
     objective = _plain_objective(net)
-    data = (jnp.asarray(split.inputs), jnp.asarray(split.labels))
-    batch_size = min(config.batch_size, len(split.labels))
+    shards, data = config.shards, on_devices((split.inputs, split.labels), config)
+    rows = data[1].shape[-1]
+    batch_size = min(config.batch_size // shards, rows)
 
     def run(state: Any, data: Any, numbers: chex.Array) -> Any:
         def step(state: Any, number: chex.Array) -> tuple[Any, chex.Array]:
             weights, opt_state = state
             own = jax.random.fold_in(key, number)
-            picked = jax.random.randint(own, (batch_size,), 0, data[1].shape[0])
-            inputs, labels = data[0][picked], data[1][picked]
+            rows_of = jax.random.randint(own, (shards, batch_size), 0, rows)
+            inputs, labels = picked(data, rows_of) if shards > 1 else (x[rows_of[0]] for x in data)
             if augment is not None:
                 inputs = augment(inputs, jax.random.fold_in(own, _AUGMENT))
             trained = _trained(weights)
@@ -145,7 +149,22 @@ def plain_program(
 
         return jax.lax.scan(step, state, numbers)
 
-    return jax.jit(run), data
+    return jax.jit(run, out_shardings=everywhere(make_mesh(config.mesh))), data
+
+
+def on_devices(data: Any, config: Config) -> Any:
+    """Arrays of a split, by `train.train_on_arrays`'s shapes, where the config's mesh has them.
+
+    Args:
+      data: pytree of arrays [examples, ...], of this process's shards one after the other.
+      config: shards and mesh.
+    """
+    shards, mesh = config.shards, make_mesh(config.mesh)
+    if shards == 1:
+        return replicated(jax.tree.map(jnp.asarray, data), mesh)
+    own = len(own_shards(shards, mesh))
+    parts = jax.tree.map(lambda x: np.reshape(x, (own, -1, *x.shape[1:])), data)
+    return placed(parts, shards, mesh)
 
 
 def _plain_objective(net: nn.Module) -> Callable[..., tuple[chex.Array, Any]]:

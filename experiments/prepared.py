@@ -112,16 +112,26 @@ def _no_bars() -> Iterator[None]:
         tfds.display_progress_bar(True)
 
 
-def read(name: str, folder: pathlib.Path) -> dict[str, Arrays]:
-    """The 'train' and 'test' arrays of a prepared directory, in its order.
+def read(
+    name: str, folder: pathlib.Path, positions_of: Callable[[int], dict[str, np.ndarray]]
+) -> dict[str, Arrays]:
+    """The 'test' arrays of a prepared directory, in its order, and parts of its 'train' arrays.
+
+    Args:
+      name: of the data set.
+      folder: the directory.
+      positions_of: gives for the number of training examples the parts by name: the positions of
+        their examples. Others are not read.
 
     Raises:
       DataError: it is damaged, not of array_record files, or holds something else.
     """
     try:
         builder: Any = tfds.builder_from_directory(folder)
-        sources = {split: builder.as_data_source(split=split) for split in SPLITS}
-        return {split: _read_split(source, SHAPES[name]) for split, source in sources.items()}
+        train, test = (builder.as_data_source(split=split) for split in SPLITS)
+        parts = {part: (train, where) for part, where in positions_of(len(train)).items()}
+        parts["test"] = (test, np.arange(len(test)))
+        return {part: _examples(*places, SHAPES[name]) for part, places in parts.items()}
     except NotImplementedError:
         raise DataError(
             f"{folder}: not array_record files; prepare it with file_format='array_record'"
@@ -133,12 +143,11 @@ def read(name: str, folder: pathlib.Path) -> dict[str, Arrays]:
         ) from None
 
 
-def _read_split(source: Any, shape: tuple[int, int, int]) -> Arrays:
-    images = np.empty((len(source), *shape), np.uint8)
-    labels = np.empty(len(source), np.int32)
-    for start in range(0, len(source), _READ_AT_ONCE):
-        stop = min(start + _READ_AT_ONCE, len(source))
-        examples = source.__getitems__(range(start, stop))
+def _examples(source: Any, positions: np.ndarray, shape: tuple[int, int, int]) -> Arrays:
+    images = np.empty((len(positions), *shape), np.uint8)
+    labels = np.empty(len(positions), np.int32)
+    for start in range(0, len(positions), _READ_AT_ONCE):
+        examples = source.__getitems__(positions[start : start + _READ_AT_ONCE].tolist())
         for i, example in enumerate(examples, start):
             if example["image"].shape != shape or not 0 <= example["label"] < NUM_CLASSES:
                 raise ValueError(f"image {i} is {example['image'].shape}, label {example['label']}")

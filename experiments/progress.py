@@ -2,6 +2,7 @@
 
 import sys
 
+import jax
 from tqdm import tqdm
 
 
@@ -17,14 +18,14 @@ class Bar:
         if phase != self._phase:
             self.close()
             self._phase = phase
-            if not sys.stderr.isatty():
+            if not sys.stderr.isatty() and jax.process_index() == 0:
                 print(f"{phase}: {total} {unit}", file=sys.stderr, flush=True)
             self._bar = tqdm(
                 total=total,
                 initial=done,
                 desc=phase,
                 unit=f" {unit}",
-                disable=not sys.stderr.isatty(),
+                disable=not sys.stderr.isatty() or jax.process_index() > 0,
                 dynamic_ncols=True,
             )
         assert self._bar is not None

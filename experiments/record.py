@@ -68,17 +68,24 @@ class Metrics:
     def __init__(self, workdir: pathlib.Path, keep: int, tensorboard: bool = False) -> None:
         """Opens it with its first `keep` lines, those that the restored checkpoint knows.
 
+        With several processes the first alone writes.
+
         Raises:
           UsageError: TensorBoard scalars are wanted and tensorboardX is not installed.
         """
-        self._board = _board(workdir / "tensorboard") if tensorboard else None
+        self._writes = jax.process_index() == 0
+        self._board = _board(workdir / "tensorboard") if tensorboard and self._writes else None
         self._path = workdir / "metrics.jsonl"
         lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
         self.lines = min(keep, len(lines))
-        files.write(self._path, "".join(lines[: self.lines]).encode())
+        if self._writes:
+            files.write(self._path, "".join(lines[: self.lines]).encode())
 
     def add(self, **values: Any) -> None:
         """Appends a line."""
+        self.lines += 1
+        if not self._writes:
+            return
         try:
             with open(self._path, "a") as file:
                 file.write(json.dumps(values) + "\n")
@@ -90,7 +97,6 @@ class Metrics:
             for name, value in values.items():
                 self._board.add_scalar(f"{phase}/{name}", value, done)
             self._board.flush()
-        self.lines += 1
 
 
 def _board(folder: pathlib.Path) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import distort, networks, record
+from experiments import distort, hosts, networks, record
 from experiments.augment import augment_of
 from experiments.data import Dataset, Split, load
 from experiments.progress import Bar
@@ -19,11 +19,15 @@ from experiments.settings import Config, differences
 from experiments.stopping import stopping
 from mrc_jax import api, files
 from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
-from mrc_jax.compress import Progress, code_all, steps_on, train_to_budget
+from mrc_jax.compress import Progress, code_all, train_to_budget
 from mrc_jax.errors import UsageError
+from mrc_jax.feed import steps_on
+from mrc_jax.mesh import Placed, local, make_mesh, own_shards
 from mrc_jax.objective import block_kl_nats
 from mrc_jax.sharing import tree_of
 from mrc_jax.train import Problem, State
+
+_MAY_CHANGE = ("report_test", "mesh")
 
 
 class Run:
@@ -34,7 +38,9 @@ class Run:
         self.stop = 0  # the number of the signal that asked for it
         self.plain: Any = None  # the plain network's weights, known after `data`
         self.net = networks.network(config, self.dataset)
-        self.start = networks.initial_weights(self.net, self.dataset, config.seed)
+        self.mesh = make_mesh(config.mesh)
+        start = networks.initial_weights(self.net, self.dataset, config.seed)
+        self.start = local(start, self.mesh)
         self.problem, self.arrays, self.state = self._prepared(self.start)
         self.checkpoints = Checkpoints(workdir / "checkpoints")
         self.meta: dict[str, Any] = {"seconds": {}, "errors": {}, "lines": 0}
@@ -55,6 +61,7 @@ class Run:
             jax.random.key(self.config.seed),
             self.config.recipe(),
             augment=augment_of(self.config.augment),
+            mesh=self.mesh,
         )
 
     def go(self) -> dict[str, Any]:
@@ -68,19 +75,18 @@ class Run:
         self._spend("code")
         return self._finish(self.state)
 
-    def data(self) -> tuple[Any, Any]:
+    def data(self) -> Placed:
         """What the posterior is trained on, (inputs, targets); trains the plain network, from which
         the posterior's means start where the config says so.
         """
-        examples = distort.with_copies(
-            self.dataset.train, self.config.distorted_copies, self.config.seed
-        )
+        examples = distort.of_shards(self.dataset, self.config.distorted_copies, self.config.seed)
         self.plain = self._plain(examples)
         if self.config.start_from_plain and int(self.state.step) == 0:
             self.state = self._prepared(self.plain)[2]
+        targets = examples.labels
         if self.config.distil:
-            return examples.inputs, networks.probabilities(self.net, self.plain, examples.inputs)
-        return examples.inputs, examples.labels
+            targets = networks.probabilities(self.net, self.plain, examples.inputs)
+        return Placed(networks.on_devices((examples.inputs, targets), self.config))
 
     def _plain(self, examples: Split) -> Any:
         """The plain network's weights, trained or from their checkpoint."""
@@ -111,7 +117,7 @@ class Run:
             self.net, state, meta["done"], examples, self.config, on_call
         )
         checkpoints.close()
-        return weights
+        return local(weights, self.mesh)
 
     def _plain_start(self) -> tuple[Any, Any]:
         plain = networks.plain_network(self.net)
@@ -121,13 +127,10 @@ class Run:
     def _after_training(self, state: State) -> None:
         """Measures the posterior mean, which coding is about to replace."""
         sharing, header = self.problem.posterior.sharing, self.problem.header
-        params = self.problem.gaussian(state.params, self.arrays)
-        variables = {
-            "params": params,
-            "sharing": self.arrays["sharing"],
-            "uncoded": state.uncoded,
-        }
-        kl = block_kl_nats(params, sharing, header.partition, self.arrays["order"])
+        own, arrays = local((state.params, state.uncoded), self.mesh), local(self.arrays, self.mesh)
+        params = self.problem.gaussian(own[0], arrays)
+        variables = {"params": params, "sharing": arrays["sharing"], "uncoded": own[1]}
+        kl = block_kl_nats(params, sharing, header.partition, arrays["order"])
         self.meta["kl_nats"] = float(jnp.sum(kl))
         self.meta["errors"]["posterior_mean"] = self._errors(_Mean(self.problem), variables)
         self.save(state)
@@ -140,8 +143,9 @@ class Run:
 
     def _finish(self, state: State) -> dict[str, Any]:
         done = api.result(self.problem, state, sum(self.meta["seconds"].values()))
-        files.write(self.workdir / "model.mrc", done.file)
-        files.write(self.workdir / "model.manifest", done.manifest)
+        if hosts.is_first():
+            files.write(self.workdir / "model.mrc", done.file)
+            files.write(self.workdir / "model.manifest", done.manifest)
         errors = {
             "plain": self._errors(self.net, self.plain),
             "posterior_mean": self.meta["errors"]["posterior_mean"],
@@ -156,7 +160,7 @@ class Run:
         report = {
             "config": self.config.as_dict(),
             "config_hash": self.config.config_hash,
-            "data_sha256": self.dataset.sha256,
+            "data_sha256": hosts.sha256(self.dataset),
             **record.origin(),
             "seed": self.config.seed,
             **done.report,
@@ -165,7 +169,8 @@ class Run:
             "seconds": self.meta["seconds"],
             "trained_together": self.meta.get("trained_together", 1),
         }
-        record.write_json(self.workdir / "report.json", report)
+        if hosts.is_first():
+            record.write_json(self.workdir / "report.json", report)
         return report
 
     def on_call(self, state: State, progress: Progress) -> None:
@@ -181,8 +186,10 @@ class Run:
         self._keep(lambda: self.save(state))
 
     def _keep(self, save: Callable[[], None]) -> None:
-        """Saves where it is time to; ends the process where that was asked for."""
-        if self.stop or time.monotonic() - self._saved > self.config.checkpoint_every_s:
+        """Saves where it is time to for a process; ends all where that was asked of one."""
+        late = time.monotonic() - self._saved > self.config.checkpoint_every_s
+        self.stop, late = hosts.most(self.stop, late)
+        if self.stop or late:
             save()
             self._saved = time.monotonic()
         if self.stop:
@@ -217,31 +224,38 @@ def opened(config: Config, workdir: pathlib.Path) -> Iterator[Run]:
     """A run, or what an earlier process left of it, with its work directory locked.
 
     `report_test` may be another than before: a run that was chosen by its validation error is
-    reported again with its test error.
+    reported again with its test error. So may `mesh`, as long as the shards of the data stay: a run
+    goes on where there are other devices, and its losses then agree with theirs to rounding.
 
     Raises:
       BusyError: another process runs there.
       UsageError: the work directory holds a run of another config.
     """
-    dataset = load(config.data, config.data_dir)
-    wanted = {**config.as_dict(), "data_sha256": dataset.sha256}
-    with lock(workdir):
-        record_path = workdir / "config.json"
-        if record_path.exists():
-            found = Config.with_defaults(record.read_json(record_path))
-            fields = [f for f in differences(found, wanted) if f != "report_test"]
-            if fields:
-                raise UsageError(
-                    f"{workdir} holds a run with other values of {', '.join(fields)}; give another "
-                    "--workdir, or the same config"
-                )
-        else:
-            record.write_json(record_path, wanted)
+    own = own_shards(config.shards, make_mesh(config.mesh))
+    dataset = load(config.data, config.data_dir, config.shards, own)
+    wanted = {**config.as_dict(), "data_sha256": hosts.sha256(dataset)}
+    with lock(workdir) if hosts.is_first() else contextlib.nullcontext():
+        if hosts.is_first():
+            _claim(workdir / "config.json", wanted)
+        hosts.meet("opened")
         job = Run(config, dataset, workdir)
         try:
             yield job
         finally:
             job.checkpoints.close()
+
+
+def _claim(path: pathlib.Path, wanted: dict[str, Any]) -> None:
+    """Writes a run's config, or compares it with what is there."""
+    if not path.exists():
+        record.write_json(path, wanted)
+        return
+    found = Config.with_defaults(record.read_json(path))
+    if fields := [f for f in differences(found, wanted) if f not in _MAY_CHANGE]:
+        raise UsageError(
+            f"{path.parent} holds a run with other values of {', '.join(fields)}; give another "
+            "--workdir, or the same config"
+        )
 
 
 def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import ml_collections
 
 from experiments.data import NAMES
 from mrc_jax.errors import UsageError
+from mrc_jax.mesh import axes_of
 from mrc_jax.recipe import Recipe
 
 MODELS = ("mlp", "lenet5", "vgg16", "resnet20")
@@ -26,6 +27,7 @@ class Config:
     Attributes:
       name: of the experiment, for plots.
       file_bytes: the size promised for the whole file.
+      mesh: the devices that share the work, see `mrc_jax.mesh.axes_of`; '' is one.
       data, data_dir: which data set, and where its files are.
       distorted_copies: of the training images, by `experiments.distort`.
       augment: what each step does to the images of its batch, see `experiments.augment`.
@@ -35,6 +37,7 @@ class Config:
       start_from_plain: whether the posterior's means start there, and not at random.
       distil: whether its outputs are the targets of the posterior's training, in place of labels.
       seed: of everything random.
+      data_shards: as in Recipe; 0: as many as the devices that share the batches.
       checkpoint_every_s: seconds between checkpoints.
       report_test: whether the report reads the test set.
       tensorboard: whether to write TensorBoard scalars too.
@@ -56,6 +59,8 @@ class Config:
     start_from_plain: bool = False
     distil: bool = False
     seed: int = 0
+    mesh: str = ""
+    data_shards: int = 0
     checkpoint_every_s: float = 60.0
     report_test: bool = False
     tensorboard: bool = False
@@ -119,6 +124,11 @@ class Config:
         for name in ("plain_learning_rate", "checkpoint_every_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be positive and finite")
+        if self.data_shards < 0 or self.shards % math.prod(axes_of(self.mesh).values()):
+            raise UsageError(
+                f"data_shards = {self.data_shards}: must be a multiple of the devices of the mesh, "
+                f"{self.mesh!r}, or 0"
+            )
         self.recipe()
 
     @classmethod
@@ -144,7 +154,13 @@ class Config:
     def recipe(self) -> Recipe:
         """The library's share of the config."""
         names = {field.name for field in dataclasses.fields(Recipe)}
-        return Recipe(**{name: getattr(self, name) for name in names})
+        values = {name: getattr(self, name) for name in names}
+        return Recipe(**{**values, "data_shards": self.shards})
+
+    @property
+    def shards(self) -> int:
+        """The shards of the data."""
+        return self.data_shards or math.prod(axes_of(self.mesh).values())
 
     def as_dict(self) -> dict[str, Any]:
         """The config as JSON has it, but for data_dir: a place, not a setting."""

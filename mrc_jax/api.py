@@ -10,9 +10,11 @@ import jax
 import numpy as np
 
 from mrc_jax import budget, codelength, container, index_codes
-from mrc_jax.compress import OnCall, code_all, file_of, steps_on, train_to_budget
+from mrc_jax.compress import OnCall, code_all, file_of, train_to_budget
 from mrc_jax.decode import decode, weights_sha256
 from mrc_jax.errors import UsageError
+from mrc_jax.feed import steps_on
+from mrc_jax.mesh import local, replicated
 from mrc_jax.posterior import Posterior, init_variables
 from mrc_jax.recipe import Recipe
 from mrc_jax.sharing import make_sharing
@@ -48,6 +50,7 @@ def compress_network(
     net_kwargs: Mapping[str, Any] | None = None,
     augment: Augment | None = None,
     on_call: OnCall | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Compressed:
     """Trains a posterior over a network's weights and codes a sample of it in at most
     `file_bytes` bytes.
@@ -65,6 +68,8 @@ def compress_network(
       net_kwargs: keyword arguments of the network in training, such as {'train': True}.
       augment: a pure function (inputs of a batch, key) -> inputs, applied in every step.
       on_call: called with (state, progress) after every call of a compiled program.
+      mesh: of `mesh.make_mesh`: the devices that share the work, whose number divides
+        recipe.data_shards.
 
     Raises:
       UsageError: before training, for a size or setting that cannot be.
@@ -75,7 +80,7 @@ def compress_network(
     if params is None:
         params = _initial(net, data, init_key, net_kwargs or {})
     problem, arrays, state = prepare(
-        net, params, loss, file_bytes, run_key, recipe or Recipe(), net_kwargs, augment
+        net, params, loss, file_bytes, run_key, recipe or Recipe(), net_kwargs, augment, mesh
     )
     run_steps = steps_on(problem, arrays, data)
     state = train_to_budget(problem, state, run_steps, on_call)
@@ -92,10 +97,12 @@ def prepare(
     recipe: Recipe,
     net_kwargs: Mapping[str, Any] | None = None,
     augment: Augment | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[Problem, Any, State]:
     """Everything before the first step: the problem, its constant arrays and the initial state.
 
-    Args: as in `compress_network`; `params` is needed.
+    Args: as in `compress_network`; `params` is needed. With a mesh every device has all of what is
+    returned.
     """
     seed_key, state_key = jax.random.split(key)
     seed = int(jax.random.bits(seed_key, (), "uint32"))
@@ -104,13 +111,15 @@ def prepare(
     posterior = Posterior(net, sharing, recipe.log_std_init, recipe.prior_scale_init)
     variables = init_variables(sharing, params, recipe.log_std_init, recipe.prior_scale_init)
     pairs = tuple(sorted((net_kwargs or {}).items()))
-    problem = Problem(posterior, loss, header, recipe, file_bytes, pairs, augment)
+    problem = Problem(posterior, loss, header, recipe, file_bytes, pairs, augment, mesh)
     arrays = problem.index_arrays(variables["sharing"])
-    return problem, arrays, init_state(problem, arrays, variables, state_key)
+    state = init_state(problem, arrays, variables, state_key)
+    return problem, replicated(arrays, mesh), replicated(state, mesh)
 
 
 def result(problem: Problem, state: State, seconds: float) -> Compressed:
     """The file of a finished state, with its report."""
+    state = local(state, problem.mesh)
     file = file_of(problem, state)
     header = container.unpack(file).header
     parts = container.parts_of_file(header, len(file))

@@ -66,7 +66,8 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(os.path.abspath(folder), options=options)
 
     def save(self, state: Any, meta: dict[str, Any]) -> None:
-        """Saves a pytree of arrays and a JSON object; complete, or not there at all.
+        """Saves a pytree of arrays and a JSON object; complete, or not there at all. With several
+        processes all call it; the JSON object is the first one's.
 
         After an error the object is of no further use; what the error left is removed then or,
         where late writes bring it back, before the next save.
@@ -77,12 +78,14 @@ class Checkpoints:
         meta = {**meta, "sha256": _digest(state, meta)}
         parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         where = pathlib.Path(self._manager.directory)
-        _remove_torn(where)
+        if jax.process_index() == 0:
+            _remove_torn(where)
         hook, sys.unraisablehook = sys.unraisablehook, _ignore_late_writes
         try:
             self._manager.save((self._manager.latest_step() or 0) + 1, args=parts)
         except (OSError, ValueError) as error:
-            _remove_torn(where)
+            if jax.process_index() == 0:
+                _remove_torn(where)
             code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say it
             cause = OSError(int(code[1]), "") if code else error
             raise unwritable(where, cause, "a checkpoint") from None
@@ -130,13 +133,18 @@ def plan_meta(problem: Problem) -> dict[str, Any]:
     }
 
 
-def encode(path: str | os.PathLike[str], selection: str | None = None) -> bytes:
+def encode(
+    path: str | os.PathLike[str],
+    selection: str | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> bytes:
     """The file of a trained posterior, all its blocks coded at once, without refining and without
     data.
 
     Args:
       path: a run's work directory, or its `checkpoints` folder.
       selection: see Recipe; the run's own where None.
+      mesh: of devices that share the blocks; the file is the same for any.
 
     Raises:
       DataError: there is no sound checkpoint of a posterior.
@@ -151,13 +159,13 @@ def encode(path: str | os.PathLike[str], selection: str | None = None) -> bytes:
     if restored is None or "header" not in restored[1]:
         raise DataError(f"{path}: no checkpoint of a posterior there; give a run's work directory")
     try:
-        return _encode(*restored, selection)
+        return _encode(*restored, selection, mesh)
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: its checkpoint is not of a posterior ({reason})") from None
 
 
-def _encode(state: Any, meta: dict[str, Any], selection: str | None) -> bytes:
+def _encode(state: Any, meta: dict[str, Any], selection: str | None, mesh: Any) -> bytes:
     manifest = parse(bytes.fromhex(meta["manifest"]))
     header = Header.of(manifest, meta["embed"], **meta["header"])
     key = jax.random.wrap_key_data(jnp.asarray(state["key"]), impl="threefry2x32")
@@ -169,7 +177,7 @@ def _encode(state: Any, meta: dict[str, Any], selection: str | None) -> bytes:
         partition, order = header.partition, slot_order(header.partition, header.seed)
         params = mean_kl.gaussian(params, sharing, partition, order, meta["budget_nats"])
     chosen, limit = selection or meta.get("selection", "sample"), meta.get("file_bytes")
-    return encode_file(key, params, uncoded, sharing, header, chosen, file_bytes=limit)
+    return encode_file(key, params, uncoded, sharing, header, chosen, mesh=mesh, file_bytes=limit)
 
 
 def _remove_torn(folder: pathlib.Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from mrc_jax import index_codes
 from mrc_jax.container import Container, Header, little_endian, pack
 from mrc_jax.encode import encode_vector
+from mrc_jax.mesh import everywhere, replicated
 from mrc_jax.posterior import Parameters, log_prior_scale_of_entries, prior_scale
 from mrc_jax.sharing import Sharing
 
@@ -38,15 +39,16 @@ def encode_file(
     """
     frozen = {**params, "log_prior_scale": jnp.log(prior_scale(params, sharing))}
     static = ("partition", "bits", "codebook_blocks", "selection", "kernel", "mesh", "reach")
-    program = jax.jit(encode_vector, static_argnames=static)
+    program = jax.jit(encode_vector, static_argnames=static, out_shardings=everywhere(mesh))
+
+    scale = jnp.exp(log_prior_scale_of_entries(frozen, sharing))
+    vectors = replicated((params["mean"], params["log_variance"], scale), mesh)
 
     def indices(reach: int | None = None) -> np.ndarray:
         chosen = program(
             key,
-            params["mean"],
-            params["log_variance"],
-            jnp.exp(log_prior_scale_of_entries(frozen, sharing)),
-            jnp.uint32(header.seed),
+            *vectors,
+            np.uint32(header.seed),
             partition=header.partition,
             bits=header.bits,
             codebook_blocks=header.codebook_blocks,

@@ -4,7 +4,7 @@ refine, until none is left.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrc_jax import candidates, train
-from mrc_jax.blocks import lanes_in_use, to_blocks
+from mrc_jax.blocks import lanes_in_use
 from mrc_jax.coded_file import container_of, shortest
 from mrc_jax.decode import coded_vector
-from mrc_jax.encode import select_wave
-from mrc_jax.errors import NumericsError, UsageError
+from mrc_jax.encode import select_wave_on
+from mrc_jax.errors import NumericsError
+from mrc_jax.feed import RunSteps
 from mrc_jax.index_room import IndexRoom
+from mrc_jax.mesh import everywhere
 from mrc_jax.objective import block_kl_nats, coded_blocks
 from mrc_jax.posterior import Coded, log_prior_scale_of_entries, prior_scale, round_scale
 from mrc_jax.train import Problem, State
@@ -48,38 +50,6 @@ class Progress(NamedTuple):
 
 
 OnCall = Callable[[State, Progress], None]
-RunSteps = Callable[[State, int, bool], tuple[State, dict[str, chex.Array]]]
-
-
-def steps_on(problem: Problem, arrays: Any, data: Any) -> RunSteps:
-    """A function (state, steps, refining) -> (state, metrics) that trains on the data given.
-
-    Args:
-      problem, arrays: what is constant.
-      data: a tuple (inputs, targets) of arrays [examples, ...], which go to the device once; or an
-        iterable of such tuples, one a batch, that can be iterated again and again.
-    """
-    if isinstance(data, tuple):
-        data = jax.tree.map(jnp.asarray, data)
-        program = jax.jit(
-            partial(train.train_on_arrays, problem),
-            static_argnames=("steps", "refining"),
-            donate_argnums=1,
-        )
-        return lambda state, steps, refining: program(
-            arrays, state, data, steps=steps, refining=refining
-        )
-    batches = _endless(data)
-    fed = jax.jit(
-        partial(train.train_on_batches, problem), static_argnames="refining", donate_argnums=1
-    )
-
-    def run(state: State, steps: int, refining: bool) -> tuple[State, dict[str, chex.Array]]:
-        picked = [next(batches) for _ in range(steps)]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *picked)
-        return fed(arrays, state, stacked, refining=refining)
-
-    return run
 
 
 def train_to_budget(
@@ -110,7 +80,8 @@ def code_all(
       NumericsError: the budgets were not reached in training, or the loss is not finite.
     """
     blocks = problem.header.blocks
-    code = jax.jit(partial(code_wave, problem), donate_argnums=1)
+    whole = everywhere(problem.mesh)
+    code = jax.jit(partial(code_wave, problem), donate_argnums=1, out_shardings=whole)
     is_coded = np.array(coded_blocks(state.coded, problem.header.partition, arrays["order"]))
     room = IndexRoom(problem.header, problem.budget_nats, problem.file_bytes)
     done, reach = int(np.sum(is_coded)), None
@@ -121,7 +92,7 @@ def code_all(
         ids_in_use = ids[ids < blocks]
         if problem.recipe.selection == "ordered":
             reach = room.reach(np.asarray(state.indices), is_coded, len(ids_in_use))
-        state, metrics = code(arrays, state, jnp.asarray(ids), kept, reach), {}
+        state, metrics = code(arrays, state, ids, kept, reach), {}
         del kept  # or two codebooks are held while the next is made
         is_coded[ids_in_use] = True
         done += len(ids_in_use)
@@ -153,13 +124,14 @@ def code_wave(
     sharing, params = problem.posterior.sharing, problem.gaussian(state.params, arrays)
     seed = jnp.uint32(header.seed)
     scale = round_scale(jnp.exp(log_prior_scale_of_entries(params, sharing)))
-    mean, log_variance, scale = (
-        to_blocks(x, arrays["order"]["entry"], partition)[:, blocks]
-        for x in (params["mean"], params["log_variance"], scale)
-    )
+    lane = jnp.arange(partition.block_size, dtype=jnp.uint32)[:, None]
+    slot = (lane * np.uint32(partition.blocks) + blocks).astype(jnp.int32)
+    entry = jnp.take(arrays["order"]["entry"], slot, mode="clip")
+    mean, log_variance, scale = (x[entry] for x in (params["mean"], params["log_variance"], scale))
     in_use = lanes_in_use(partition, blocks)
     key = jax.random.fold_in(train.private_key(state), 0xFFFFFFFF)
-    index = select_wave(
+    index = select_wave_on(
+        problem.mesh,
         key,
         mean,
         log_variance,
@@ -168,16 +140,14 @@ def code_wave(
         seed,
         blocks,
         kept,
+        reach,
         bits=header.bits,
         codebook_blocks=header.codebook_blocks,
         selection=problem.recipe.selection,
-        reach=reach,
+        together=problem.recipe.wave_blocks,
     )
     values = candidates.chosen_values(seed, blocks, index, scale, header.codebook_blocks)
-    lane = jnp.arange(partition.block_size, dtype=jnp.uint32)[:, None]
-    slot = (lane * np.uint32(partition.blocks) + blocks).astype(jnp.int32)
-    wanted = in_use & (blocks < header.blocks)
-    entry = jnp.where(wanted, arrays["order"]["entry"][slot], header.entries)
+    entry = jnp.where(in_use & (blocks < header.blocks), entry, header.entries)
     coded = Coded(
         is_coded=state.coded.is_coded.at[entry].set(True, mode="drop"),
         value=state.coded.value.at[entry].set(values, mode="drop"),
@@ -241,13 +211,3 @@ def report(
         )
     if on_call is not None:
         on_call(state, Progress(phase, done, total, values, problem.budget_nats))
-
-
-def _endless(data: Iterable[Any]) -> Iterator[Any]:
-    while True:
-        empty = True
-        for batch in data:
-            empty = False
-            yield batch
-        if empty:
-            raise UsageError("the data gave no batch: pass arrays, or an iterable that can restart")

@@ -1,6 +1,5 @@
 """Codes a vector: arranges entries as blocks and chooses their indices."""
 
-import math
 from typing import Any
 
 import chex
@@ -8,15 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from mrc_jax import candidates
-from mrc_jax.blocks import Partition, entry_of_slot, lanes_in_use, to_blocks
+from mrc_jax.blocks import Partition, entry_of_slot, lanes_in_use
+from mrc_jax.mesh import axes_but, devices_of
 from mrc_jax.posterior import round_scale
 from mrc_jax.selection import Blocks, select
 
 _LANES = 1 << 21  # candidate-lanes of independent blocks worked on at a time, whatever K is
 _TILE = 16  # blocks of one product: a multiple, so that products of any width round alike
-_WIDE = 256  # blocks of a codebook worked on together, at most
+_WIDE = 256  # blocks worked on together, at most
 
 
 def select_wave(
@@ -41,22 +42,59 @@ def select_wave(
       block: uint32[blocks], the blocks' numbers.
       kept: int16[block_size, 2**bits], the codebook of `kernels.make_codebook`, or None.
       **options: bits, codebook_blocks, selection and kernel of `encode_blocks`; axis and reach of
-        `select`.
+        `select`; together: blocks of the wave where other devices have some of them.
     """
     a, c = candidates.coefficients(mean, log_variance, prior_scale)
     a, c = (jnp.where(in_use, x, 0).T for x in (a, c))
     shared = options.pop("codebook_blocks", 1)
     count = mean.shape[1]
+    together = options.pop("together", count)
     kernel = options.pop("kernel", "codebook")
     if shared == 1:
         return _select_apart(key, Blocks(a, c, block, seed, block), kernel=kernel, **options)
     c = candidates.signed(seed, block, c.T, shared).T
     codebook = block[0] // np.uint32(shared)
-    padding = -count % _TILE if count > 1 else 0
+    padding = -count % _TILE if together > 1 else 0
     a, c = (jnp.pad(x, ((0, padding), (0, 0))) for x in (a, c))
     number = jnp.pad(block, (0, padding))
     blocks = Blocks(a, c, number, seed, codebook, kept)
     return select(key, blocks, kernel=kernel, **options)[:count]
+
+
+def select_wave_on(
+    mesh: jax.sharding.Mesh | None,
+    key: chex.PRNGKey,
+    mean: chex.Array,
+    log_variance: chex.Array,
+    prior_scale: chex.Array,
+    in_use: chex.Array,
+    seed: chex.Array,
+    block: chex.Array,
+    kept: chex.Array | None = None,
+    reach: chex.Array | None = None,
+    **options: Any,
+) -> chex.Array:
+    """`select_wave` with the wave's blocks, and on an axis 'candidates' each block's candidates,
+    divided over a mesh; the indices are the same for any.
+
+    Args:
+      mesh: of devices whose number divides the blocks, 'candidates' left out; None: one device.
+      key to kept, reach, **options: as in `select_wave`; `together` is needed with a mesh.
+    """
+    if mesh is None:
+        arguments = (key, mean, log_variance, prior_scale, in_use, seed, block, kept)
+        return select_wave(*arguments, reach=reach, **options)
+    names = axes_but(mesh, "candidates")
+    axis = "candidates" if "candidates" in mesh.axis_names else None
+    every, columns = PartitionSpec(), PartitionSpec(None, names)
+
+    def own(kept: Any, reach: Any, *arguments: Any) -> chex.Array:
+        return select_wave(*arguments, kept, axis=axis, reach=reach, **options)
+
+    specs = (every, every, every, *(columns,) * 4, every, PartitionSpec(names))
+    out = PartitionSpec(names)
+    chosen = jax.shard_map(own, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
+    return chosen(kept, reach, key, mean, log_variance, prior_scale, in_use, seed, block)
 
 
 def _select_apart(key: chex.PRNGKey, blocks: Blocks, **options: Any) -> chex.Array:
@@ -142,37 +180,44 @@ def encode_vector(
       **options: bits, codebook_blocks, selection and kernel.
     """
     chex.assert_equal_shape([mean, log_variance])
-    entry = entry_of_slot(partition, seed, jnp.arange(partition.entries, dtype=jnp.uint32))
-    scale = jnp.broadcast_to(round_scale(prior_scale), mean.shape)
-    arranged = [to_blocks(x, entry, partition) for x in (mean, log_variance, scale)]
+    scale = jnp.asarray(prior_scale)
     shared = options.get("codebook_blocks", 1)
-    sizes = {} if mesh is None else dict(mesh.shape)
-    axis = "candidates" if "candidates" in sizes else None
-    devices = math.prod(n for name, n in sizes.items() if name != axis)
-    wide = -(-partition.blocks // devices)
-    wide = wide if shared == 1 else min(shared, _WIDE, wide)
+    names = axes_but(mesh, "candidates")
+    axis = "candidates" if "candidates" in axes_but(mesh) else None
+    devices = devices_of(mesh, names)
+    together = min(shared if shared > 1 else partition.blocks, _WIDE)
+    wide = min(together, -(-partition.blocks // devices))
     tiles = _tiles(partition.blocks, shared, wide, devices)
 
-    def of_tiles(key: Any, seed: Any, tiles: Any, *arranged: Any) -> chex.Array:
+    def of_tiles(key: Any, seed: Any, tiles: Any, *vectors: Any) -> chex.Array:
         def one(tile: chex.Array) -> chex.Array:
-            mean, log_variance, scale = (jnp.take(x, tile, axis=1, mode="clip") for x in arranged)
             in_use = lanes_in_use(partition, tile) & (tile < partition.blocks)
+            slot = _slots(partition, tile)
+            entry = entry_of_slot(partition, seed, jnp.where(in_use, slot, 0)).astype(jnp.int32)
+            mean, log_variance, scale = (x[entry] if x.ndim else x for x in vectors)
+            scale = jnp.broadcast_to(round_scale(scale), entry.shape)
+            shares = {"axis": axis, "together": together}
             return select_wave(
-                key, mean, log_variance, scale, in_use, seed, tile, axis=axis, **options
+                key, mean, log_variance, scale, in_use, seed, tile, **shares, **options
             )
 
         return lax.map(one, tiles)
 
     program: Any = of_tiles
     if mesh is not None:
-        axes = jax.sharding.PartitionSpec(tuple(name for name in sizes if name != axis))
-        every = jax.sharding.PartitionSpec()
+        every, axes = PartitionSpec(), PartitionSpec(names)
         specs = (every, every, axes, every, every, every)
         program = jax.shard_map(
             of_tiles, mesh=mesh, in_specs=specs, out_specs=axes, check_vma=False
         )
-    chosen = program(key, seed, jnp.asarray(tiles), *arranged)
+    chosen = program(key, seed, jnp.asarray(tiles), mean, log_variance, scale)
     return jnp.zeros(partition.blocks, jnp.uint32).at[tiles].set(chosen, mode="drop")
+
+
+def _slots(partition: Partition, block: chex.Array) -> chex.Array:
+    """The slots of blocks, uint32[block_size, blocks]."""
+    lane = jnp.arange(partition.block_size, dtype=jnp.uint32)[:, None]
+    return lane * np.uint32(partition.blocks) + block
 
 
 def _tiles(blocks: int, shared: int, wide: int, devices: int) -> np.ndarray:

@@ -38,6 +38,8 @@ class Recipe:
       refine_steps: training steps after each wave.
       wave_blocks: blocks coded between refine steps (Algorithm 2: 1).
       batch_size: examples of a step.
+      data_shards: parts of the data, each of which gives an equal share of every batch; the devices
+        that divide the batches divide it. The batches depend on it, not on the devices.
       learning_rate, final_learning_rate: Adam's, at the start and, by a cosine, after `steps`.
       refine_learning_rate: Adam's while refining.
       beta_init: every block's KL multiplier at the start (the paper's epsilon_beta0).
@@ -63,6 +65,7 @@ class Recipe:
     refine_steps: int = 10
     wave_blocks: int = 1
     batch_size: int = 128
+    data_shards: int = 1
     learning_rate: float = 1e-3
     final_learning_rate: float = 3e-4
     refine_learning_rate: float = 3e-4
@@ -77,11 +80,16 @@ class Recipe:
         at_least = {
             "bits": 0, "block_size": 0, "codebook_blocks": 1, "scale_ranges": 1, "steps": 1,
             "refine_steps": 0, "wave_blocks": 1, "batch_size": 1, "steps_per_call": 1,
-            "codebook_bytes": 0,
+            "codebook_bytes": 0, "data_shards": 1,
         }  # fmt: skip
         for name, minimum in at_least.items():
             if getattr(self, name) < minimum:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be at least {minimum}")
+        if self.batch_size % self.data_shards:
+            raise UsageError(
+                f"batch_size = {self.batch_size}: must be a multiple of the {self.data_shards} "
+                "shards of the data"
+            )
         if self.bits > 30:
             raise UsageError(f"bits = {self.bits}: an index has at most 30 bits")
         if self.scale_ranges > MAX_RANGES:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mrc_jax import mean_kl
+from mrc_jax import mean_kl, mesh
 from mrc_jax.blocks import Partition
 from mrc_jax.budget import budget_nats, update_betas
 from mrc_jax.container import Header
@@ -64,6 +64,7 @@ class Problem:
       net_kwargs: keyword arguments of the network in training, as a tuple of pairs.
       augment: changes the inputs of each batch at random, by a key of the step's own, so that a
         run that is resumed sees the same; None leaves them as they are.
+      mesh: the devices that share the work, see `mesh.axes_of`; None: one.
     """
 
     posterior: Posterior
@@ -73,6 +74,7 @@ class Problem:
     file_bytes: int
     net_kwargs: tuple[tuple[str, Any], ...] = ()
     augment: Augment | None = None
+    mesh: jax.sharding.Mesh | None = None
 
     @property
     def budget_nats(self) -> float:
@@ -225,19 +227,17 @@ def train_on_arrays(
     Args:
       problem, arrays: what is constant.
       state: before.
-      data: (inputs, targets), pytrees of arrays [examples, ...].
+      data: (inputs, targets), pytrees of arrays [examples, ...]; or [shards, rows, ...] where
+        `recipe.data_shards` is above 1.
       steps: static.
       refining: static, see `train_step`.
 
     Returns:
       The state after, and the means of the metrics over the steps.
     """
-    size = jax.tree.leaves(data)[0].shape[0]
 
     def step(state: State, _: None) -> tuple[State, dict[str, chex.Array]]:
-        batch = _batch(problem.recipe.batch_size, size, state)
-        picked = jax.tree.map(lambda x: x[batch], data)
-        return train_step(problem, arrays, state, picked, refining)
+        return train_step(problem, arrays, state, _drawn(problem, data, state), refining)
 
     state, metrics = jax.lax.scan(step, state, None, length=steps)
     return state, _summary(metrics)
@@ -253,14 +253,33 @@ def train_on_batches(
     return state, _summary(metrics)
 
 
-def _batch(batch_size: int, examples: int, state: State) -> chex.Array:
-    """The examples of a step: each pass over the data is another keyed permutation."""
+def _drawn(problem: Problem, data: Any, state: State) -> Any:
+    """The batch of a step: of each shard of the data as many examples."""
+    size, shards = problem.recipe.batch_size, problem.recipe.data_shards
+    first = jax.tree.leaves(data)[0].shape
+    if shards == 1:
+        batch = _batch(size, first[0], state)
+        return jax.tree.map(lambda x: x[batch], data)
+    numbers = jnp.arange(shards, dtype=jnp.uint32)
+    rows = jax.vmap(lambda n: _batch(size // shards, first[1], state, n))(numbers)
+    batch = mesh.picked(data, rows)
+    if problem.mesh is None:
+        return batch
+    names = mesh.axes_but(problem.mesh)
+    return jax.lax.with_sharding_constraint(batch, mesh.spread(problem.mesh, names))
+
+
+def _batch(batch_size: int, examples: int, state: State, shard: Any = 0) -> chex.Array:
+    """The examples of a step: each pass over the data is another keyed permutation, of each
+    shard another.
+    """
     batch_size = min(batch_size, examples)
     per_pass = examples // batch_size
     step = state.step.astype(jnp.uint32)
     place = (step % np.uint32(per_pass)) * np.uint32(batch_size)
     place = place + jnp.arange(batch_size, dtype=jnp.uint32)
     seed = state.key[0] ^ (step // np.uint32(per_pass)) * np.uint32(0x9E3779B9)
+    seed = seed ^ jnp.asarray(shard, jnp.uint32) * np.uint32(0x85EBCA6B)
     return permute(place, examples, seed, Stream.BATCHES).astype(jnp.int32)
 
 

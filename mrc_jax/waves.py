@@ -1,5 +1,6 @@
 """The order in which blocks are coded, in waves whose blocks share a codebook if any do."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import chex
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrc_jax import kernels, train
+from mrc_jax.mesh import axes_but, devices_of, everywhere
 from mrc_jax.train import Problem, State
 
 
@@ -18,11 +20,13 @@ def waves(
 
     Yields:
       The wave's blocks, uint32[wave_blocks], filled up with the number of blocks, which is no
-      block's; and their codebook, int16[block_size, 2**bits], where it is kept.
+      block's, to a multiple of the devices that share them; and their codebook,
+      int16[block_size, 2**bits], where it is kept.
     """
     blocks, wave = problem.header.blocks, problem.recipe.wave_blocks
     shared = problem.header.codebook_blocks
     order = block_order(problem, state)
+    size = wave + -wave % devices_of(problem.mesh, axes_but(problem.mesh, "candidates"))
     codebook_of, codebook, kept = order // np.uint32(shared), None, None
     while done < blocks:
         count = min(wave, blocks - done)
@@ -33,7 +37,7 @@ def waves(
         if codebook != codebook_of[done]:
             codebook, kept = codebook_of[done], None  # the old one goes before the new one is made
             kept = _kept_codebook(problem, codebook)
-        ids = np.full(wave, blocks, np.uint32)
+        ids = np.full(size, blocks, np.uint32)
         ids[:count] = order[done : done + count]
         yield ids, kept
         done += count
@@ -43,6 +47,7 @@ def block_order(problem: Problem, state: State) -> np.ndarray:
     """The order in which blocks are coded, uint32[blocks], by the state's key; those that share a
     codebook follow one another.
     """
+    state = dataclasses.replace(state, key=jnp.asarray(np.asarray(state.key)))  # of this process
     key = jax.random.fold_in(train.private_key(state), 0xFFFFFFFE)
     order = np.asarray(jax.random.permutation(key, problem.header.blocks), np.uint32)
     codebook = order // np.uint32(problem.header.codebook_blocks)
@@ -56,5 +61,9 @@ def _kept_codebook(problem: Problem, codebook: int) -> chex.Array | None:
     size, bits = header.partition.block_size, header.bits
     if header.codebook_blocks == 1 or 2 * size << bits > problem.recipe.codebook_bytes:
         return None
-    make = jax.jit(kernels.make_codebook, static_argnames=("size", "bits"))
-    return make(jnp.uint32(header.seed), jnp.uint32(codebook), size=size, bits=bits)
+    make = jax.jit(
+        kernels.make_codebook,
+        static_argnames=("size", "bits"),
+        out_shardings=everywhere(problem.mesh),
+    )
+    return make(np.uint32(header.seed), np.uint32(codebook), size=size, bits=bits)

@@ -12,6 +12,7 @@ from coder_law import SEED, Case
 from fresh_process import output_of
 
 from mrc_jax import candidates, encode, kernels
+from mrc_jax.blocks import to_blocks
 from mrc_jax.decode_jax import decode_blocks
 from mrc_jax.errors import UsageError
 
@@ -75,7 +76,7 @@ def test_chosen_values_are_those_that_decode():
     scale = jnp.full((SIZE, partition.blocks), encode.round_scale(jnp.float32(0.4)))
     values = candidates.chosen_values(jnp.uint32(SEED), block, jnp.asarray(index), scale, 2)
     order = encode.entry_of_slot(partition, jnp.uint32(SEED), jnp.arange(ENTRIES, dtype=jnp.uint32))
-    arranged = encode.to_blocks(decoded, order, partition)
+    arranged = to_blocks(decoded, order, partition)
     used = encode.lanes_in_use(partition, block)
     np.testing.assert_array_equal(arranged, jnp.where(used, values, 0))
 
@@ -176,6 +177,7 @@ sys.path.insert(0, "tests")
 from functools import partial
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
+from mrc_jax.blocks import to_blocks
 from mrc_jax.decode_jax import decode_blocks
 from mrc_jax.encode import encode_blocks
 from test_encode import OPTIONS, posterior

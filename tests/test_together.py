@@ -17,8 +17,9 @@ from experiments import together, workers
 from experiments.estimate import plans_of
 from experiments.members import Member, claim, members_of
 from experiments.run import Run, opened
-from mrc_jax.compress import steps_on, train_to_budget
+from mrc_jax.compress import train_to_budget
 from mrc_jax.errors import NumericsError
+from mrc_jax.feed import steps_on
 
 SHORT = {"steps": 60, "steps_per_call": 20, "plain_steps": 20, "beta_step": 1e-2}
 GRID = {"seed": (0, 1), "file_bytes": (120, 150)}

@@ -15,7 +15,7 @@ from experiments import networks
 from experiments.data import Dataset, Split
 from experiments.settings import Config
 from mrc_jax import api
-from mrc_jax.compress import steps_on
+from mrc_jax.feed import steps_on
 from mrc_jax.objective import block_kl_nats, penalty_nats
 from mrc_jax.posterior import sample_entries
 from mrc_jax.sharing import expand
