@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from experiments import distort, hosts, networks, record
 from experiments.augment import augment_of
@@ -19,11 +19,10 @@ from experiments.settings import Config, differences
 from experiments.stopping import stopping
 from mrc_jax import api, files
 from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
-from mrc_jax.compress import Progress, code_all, train_to_budget
+from mrc_jax.compress import Progress, code_all, kl_of_blocks, train_to_budget
 from mrc_jax.errors import UsageError
 from mrc_jax.feed import steps_on
 from mrc_jax.mesh import Placed, local, make_mesh, own_shards
-from mrc_jax.objective import block_kl_nats
 from mrc_jax.sharing import tree_of
 from mrc_jax.train import Problem, State
 
@@ -66,7 +65,8 @@ class Run:
 
     def go(self) -> dict[str, Any]:
         """Runs to the end and returns the report."""
-        run_steps = steps_on(self.problem, self.arrays, self.data())
+        data = Placed(networks.on_devices(self.data(), self.config))
+        run_steps = steps_on(self.problem, self.arrays, data)
         self.state = train_to_budget(self.problem, self.state, run_steps, self.on_call)
         if "posterior_mean" not in self.meta["errors"]:
             self._after_training(self.state)
@@ -75,9 +75,9 @@ class Run:
         self._spend("code")
         return self._finish(self.state)
 
-    def data(self) -> Placed:
-        """What the posterior is trained on, (inputs, targets); trains the plain network, from which
-        the posterior's means start where the config says so.
+    def data(self) -> tuple[Any, Any]:
+        """What the posterior is trained on, (inputs, targets), this process's shards one by one;
+        trains the plain network, from which the posterior's means start where the config says so.
         """
         examples = distort.of_shards(self.dataset, self.config.distorted_copies, self.config.seed)
         self.plain = self._plain(examples)
@@ -86,7 +86,7 @@ class Run:
         targets = examples.labels
         if self.config.distil:
             targets = networks.probabilities(self.net, self.plain, examples.inputs)
-        return Placed(networks.on_devices((examples.inputs, targets), self.config))
+        return examples.inputs, targets
 
     def _plain(self, examples: Split) -> Any:
         """The plain network's weights, trained or from their checkpoint."""
@@ -126,12 +126,10 @@ class Run:
 
     def _after_training(self, state: State) -> None:
         """Measures the posterior mean, which coding is about to replace."""
-        sharing, header = self.problem.posterior.sharing, self.problem.header
         own, arrays = local((state.params, state.uncoded), self.mesh), local(self.arrays, self.mesh)
         params = self.problem.gaussian(own[0], arrays)
         variables = {"params": params, "sharing": arrays["sharing"], "uncoded": own[1]}
-        kl = block_kl_nats(params, sharing, header.partition, arrays["order"])
-        self.meta["kl_nats"] = float(jnp.sum(kl))
+        self.meta["kl_nats"] = float(np.sum(kl_of_blocks(self.problem, arrays, own[0])))
         self.meta["errors"]["posterior_mean"] = self._errors(_Mean(self.problem), variables)
         self.save(state)
 

@@ -75,6 +75,7 @@ def train(jobs: Sequence[Run], stop: Stop) -> None:
             if own
             else next(iter(data.values()))
         )
+        given = jax.tree.map(lambda x: _in_shards(x, jobs[0].config.shards, own), given)
         program = vmap_members([j.problem for j in now], [j.arrays for j in now], given, own)
         while not stop.signals and first < until and set(now) <= set(live):
             states, metrics = program(
@@ -94,6 +95,11 @@ def train(jobs: Sequence[Run], stop: Stop) -> None:
 
 def _done(job: Run) -> int:
     return int(job.state.step)
+
+
+def _in_shards(x: np.ndarray, shards: int, own: bool) -> np.ndarray:
+    """Examples as `train.train_on_arrays` takes them, behind the members' dimension if there is."""
+    return x if shards == 1 else x.reshape(*x.shape[:own], shards, -1, *x.shape[1 + own :])
 
 
 def _stacked(*leaves: Any) -> np.ndarray:

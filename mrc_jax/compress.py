@@ -174,15 +174,25 @@ def file_of(problem: Problem, state: State) -> bytes:
 
 
 def _check_budget(problem: Problem, arrays: Any, state: State) -> None:
-    sharing, partition = problem.posterior.sharing, problem.header.partition
-    params = problem.gaussian(state.params, arrays)
-    kl = np.asarray(block_kl_nats(params, sharing, partition, arrays["order"]))
+    kl = kl_of_blocks(problem, arrays, state.params)
     excess = float(np.mean(np.maximum(kl - problem.budget_nats, 0)))
     if not excess <= OVER_BUDGET * problem.budget_nats:
         raise NumericsError(
             f"after {int(state.step)} steps blocks are over their KL budget by "
             f"{excess / math.log(2):.1f} bits on average: raise steps, beta_step or file_bytes"
         )
+
+
+def kl_of_blocks(problem: Problem, arrays: Any, params: Any) -> np.ndarray:
+    """KL of each block, float32[blocks], of trained parameters."""
+    sharing, partition = problem.posterior.sharing, problem.header.partition
+
+    @jax.jit
+    def program(arrays: Any, params: Any) -> chex.Array:
+        gaussian = problem.gaussian(params, arrays)
+        return block_kl_nats(gaussian, sharing, partition, arrays["order"])
+
+    return np.asarray(program(arrays, params))
 
 
 def report(

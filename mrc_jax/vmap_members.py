@@ -8,8 +8,10 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mrc_jax.errors import UsageError
+from mrc_jax.mesh import axes_but, devices_of, replicated
 from mrc_jax.train import Problem, State, train_on_arrays
 
 RunMembers = Callable[[list[State], int], tuple[list[State], list[dict[str, chex.Array]]]]
@@ -26,8 +28,11 @@ def vmap_members(
       problems: of the members, which may differ in seeds, in file_bytes and so in the number of
         blocks, and in learning rates.
       arrays: of `Problem.index_arrays`, of each.
-      data: (inputs, targets), pytrees of arrays [examples, ...], the same for all.
-      own_data: whether each member has its own; data is then [members, examples, ...].
+      data: (inputs, targets), pytrees of arrays as `train_on_arrays` takes them, the same for all.
+      own_data: whether each member has its own; data is then [members, ...] of them.
+
+    The problems' mesh, whose devices are all of this process, divides the members on its axis
+    'members' and the batches on the others.
 
     Raises:
       UsageError: members differ in more.
@@ -36,12 +41,27 @@ def vmap_members(
     first, blocks = problems[0], [problem.header.blocks for problem in problems]
     recipes = [problem.recipe for problem in problems]
     rates = jnp.asarray([(r.learning_rate, r.final_learning_rate) for r in recipes], jnp.float32)
-    constant = {**_stacked(arrays), "rates": rates}
-    if len(set(blocks)) > 1:
-        constant["blocks"] = jnp.asarray(blocks, jnp.int32)
-    data = jax.tree.map(jnp.asarray, data)
+    mesh, first = first.mesh, dataclasses.replace(first, mesh=None)  # what lies where is given here
+    members = tuple(name for name in axes_but(mesh) if name == "members")
+    fill = -len(problems) % devices_of(mesh, members)  # so that they divide evenly
 
-    @partial(jax.jit, static_argnames="steps", donate_argnums=1)
+    def together(trees: Any, *names: Any) -> Any:
+        """Trees of the members, stacked, and placed with the axes given after the members'."""
+        trees = _stacked([*trees, *[trees[-1]] * fill])
+        return _placed(trees, mesh, members, *names)
+
+    constant = together(arrays)
+    each = {"rates": rates, "blocks": jnp.asarray(blocks, jnp.int32)}
+    constant |= {name: together(list(each[name])) for name in _kept(blocks)}
+    names = axes_but(mesh, "members")
+    if own_data:
+        parts = [jax.tree.map(lambda x, i=i: x[i], data) for i in range(len(blocks))]
+        data = together(parts, names)
+    else:
+        data = _placed(jax.tree.map(jnp.asarray, data), mesh, names)
+    out = None if mesh is None else NamedSharding(mesh, PartitionSpec(members))
+
+    @partial(jax.jit, static_argnames="steps", donate_argnums=1, out_shardings=out)
     def run(constant: Any, state: State, data: Any, steps: int) -> tuple[State, Any]:
         def member(constant: Any, state: State, data: Any) -> tuple[State, Any]:
             return train_on_arrays(first, constant, state, data, steps)
@@ -50,13 +70,28 @@ def vmap_members(
 
     def run_members(states: list[State], steps: int) -> tuple[list[State], list[Any]]:
         padded = [_of_blocks(state, max(blocks)) for state in states]
-        after, metrics = run(constant, _stacked(padded), data, steps=steps)
-        parts = [jax.tree.map(lambda x, i=i: x[i], (after, metrics)) for i in range(len(blocks))]
+        after, metrics = run(constant, together(padded), data, steps=steps)
+        parts = [
+            replicated(jax.tree.map(lambda x, i=i: x[i], (after, metrics)), mesh)
+            for i in range(len(blocks))
+        ]
         return [_of_blocks(s, n) for (s, _), n in zip(parts, blocks, strict=True)], [
             m for _, m in parts
         ]
 
     return run_members
+
+
+def _kept(blocks: Sequence[int]) -> tuple[str, ...]:
+    """Which constants of its own each member needs."""
+    return ("rates", "blocks") if len(set(blocks)) > 1 else ("rates",)
+
+
+def _placed(tree: Any, mesh: Mesh | None, *names: tuple[str, ...]) -> Any:
+    """A tree whose first dimensions are divided over some axes each."""
+    if mesh is None:
+        return tree
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*names)))
 
 
 def _of_blocks(state: State, blocks: int) -> State:

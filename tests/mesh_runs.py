@@ -14,11 +14,15 @@ from typing import Any
 import jax
 
 from configs import default
-from experiments import hosts
-from experiments.run import compress
+from experiments import hosts, networks
+from experiments.run import opened
 from experiments.settings import Config
 from mrc_jax import compress as coding
 from mrc_jax import train
+from mrc_jax.checkpoint import encode
+from mrc_jax.compress import train_to_budget
+from mrc_jax.feed import steps_on
+from mrc_jax.mesh import Placed, make_mesh
 
 FIELDS = {
     "hidden": (), "file_bytes": 100, "bits": 6, "embed_manifest": False, "plain_steps": 10,
@@ -35,12 +39,29 @@ def main(folder: pathlib.Path, meshes: list[str]) -> None:
     held: dict[str, Any] = {}
     watch(held)
     for mesh in meshes:
+        if mesh == "coded":
+            path = folder / "data=2"
+            coded = [encode(path, mesh=make_mesh(text)).hex() for text in ("", "data=2")]
+            print(json.dumps({"files": coded}))
+            continue
         held.clear()
         values = {**default.get_config().to_dict(), **FIELDS, "mesh": mesh}
-        values["hidden"] = ()
-        config = Config(**{k: v for k, v in values.items()})
-        report = compress(config, folder / (mesh or "one"))
-        print(json.dumps({"mesh": mesh, "data_sha256": report["data_sha256"], **held}), flush=True)
+        config = Config(**values)
+        sha256 = one_run(config, folder / (mesh or "one"), held)
+        print(json.dumps({"mesh": mesh, "data_sha256": sha256, **held}), flush=True)
+
+
+def one_run(config: Config, workdir: pathlib.Path, held: dict[str, Any]) -> str:
+    """The SHA-256 of a run's data; a run on one device is trained only."""
+    with opened(config, workdir) as job:
+        held["shards"] = len(job.dataset.shards)
+        held["examples"] = len(job.dataset.train.labels)
+        if config.mesh:
+            return job.go()["data_sha256"]
+        data = Placed(networks.on_devices(job.data(), config))
+        run_steps = steps_on(job.problem, job.arrays, data)
+        train_to_budget(job.problem, job.state, run_steps, job.on_call)
+        return hosts.sha256(job.dataset)
 
 
 def watch(held: dict[str, Any]) -> None:

@@ -1,0 +1,126 @@
+"""Work spread over a mesh of devices, and over processes: the same numbers, and less for each."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from fresh_process import output_of
+
+from mrc_jax import mesh
+from mrc_jax.errors import UsageError
+
+ROOT = pathlib.Path(__file__).parents[1]
+# compiled in half the time, and the same in each process
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def started(folder: pathlib.Path, devices: int, meshes: list[str], **more: str) -> subprocess.Popen:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **more}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment["PYTHONPATH"]])
+    environment["XLA_FLAGS"] = f"{FLAGS} --xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, str(ROOT / "tests" / "mesh_runs.py"), str(folder), *meshes]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def told(process: subprocess.Popen) -> list[dict]:
+    out, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+
+def losses(folder: pathlib.Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["phase"] == "train"]
+
+
+def test_two_processes_write_the_file_of_two_devices(tmp_path: pathlib.Path) -> None:
+    """Refining included; one device trains to the same losses, and codes a checkpoint to the same
+    file.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    processes = [
+        started(tmp_path / "two", 1, ["data=2"], **cluster, JAX_PROCESS_ID=str(number))
+        for number in range(2)
+    ]
+    both = [told(process) for process in processes]
+    one, alone, *coded = told(started(tmp_path / "one", 2, ["data=2", "", "coded"]))
+    for (said,) in both:  # each process has one device, and half of a batch and of a wave
+        assert said["devices"] == 1 and said["shards"] == 1
+        assert said["batch"] == [[16, 8, 8, 1], [8, 8, 8, 1]] and said["blocks"] == [32, 16]
+        assert said["data_sha256"] == one["data_sha256"]
+    assert sum(said["examples"] for (said,) in both) == one["examples"] == alone["examples"]
+    assert alone["batch"][1][0] == 16 and one["devices"] == 2
+    folders = [tmp_path / "two" / "data=2", tmp_path / "one" / "data=2"]
+    assert len({(folder / "model.mrc").read_bytes() for folder in folders}) == 1
+    assert losses(folders[0]) == losses(folders[1])
+    np.testing.assert_allclose(losses(tmp_path / "one" / "one"), losses(folders[0]), atol=1e-4)
+    assert coded[0]["files"][0] == coded[0]["files"][1] != 0
+
+
+SPREAD = """
+import sys
+sys.path.insert(0, "tests")
+import json, jax
+from test_mesh import coding
+from mrc_jax.mesh import make_mesh
+print(json.dumps([coding(make_mesh(text)) for text in ("", "data=2", "data=8")]))
+"""
+SIZE, BITS, ENTRIES = 16, 8, 16 * 4096
+
+
+def coding(devices):
+    """Indices of many blocks, and the bytes that one device's program takes to find them."""
+    import jax.numpy as jnp
+
+    from mrc_jax.encode import encode_blocks
+
+    random = np.random.default_rng(0)
+    mean = jnp.asarray(random.normal(0, 0.1, ENTRIES), jnp.float32)
+    arguments = mesh.replicated((mean, jnp.full(ENTRIES, -5.0), jnp.float32(0.1)), devices)
+    code = jax.jit(
+        lambda key, *x: encode_blocks(
+            key, *x, jnp.uint32(1), bits=BITS, block_size=SIZE, codebook_blocks=64, mesh=devices
+        )
+    )
+    compiled = code.lower(jax.random.key(1), *arguments).compile()
+    analysis = compiled.memory_analysis()
+    found = compiled(jax.random.key(1), *arguments)
+    held = found.addressable_shards[0].data.shape
+    return [int(i) for i in found], analysis.temp_size_in_bytes, held
+
+
+def test_eight_devices_choose_what_one_does_and_take_less_memory_each() -> None:
+    one, two, eight = json.loads(output_of(SPREAD, "eight_devices"))
+    assert one[0] == two[0] == eight[0]
+    assert one[1] > two[1] > eight[1]
+
+
+@pytest.mark.parametrize(
+    "text", ["data", "data=0", "data=2,data=2", "rows=2", "data=2;", "data=-1"]
+)
+def test_a_mesh_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="AXIS=DEVICES"):
+        mesh.axes_of(text)
+
+
+def test_more_devices_than_there_are_is_refused() -> None:
+    with pytest.raises(UsageError, match="has 4096 devices, and there are"):
+        mesh.make_mesh("data=4096")
+
+
+def test_shards_are_of_equal_length_and_share_no_example() -> None:
+    shards = mesh.by_shards(23, 4)
+    assert shards.shape == (4, 5) and shards[1].tolist() == [1, 5, 9, 13, 17]
+    assert len(np.unique(shards)) == 20
+    with pytest.raises(UsageError, match="3 examples are too few for 4 shards"):
+        mesh.by_shards(3, 4)
