@@ -41,7 +41,7 @@ def encode_file(
     static = ("partition", "bits", "codebook_blocks", "selection", "kernel", "mesh", "reach")
     program = jax.jit(encode_vector, static_argnames=static, out_shardings=everywhere(mesh))
 
-    scale = jnp.exp(log_prior_scale_of_entries(frozen, sharing))
+    scale = jax.jit(lambda frozen: jnp.exp(log_prior_scale_of_entries(frozen, sharing)))(frozen)
     vectors = replicated((params["mean"], params["log_variance"], scale), mesh)
 
     def indices(reach: int | None = None) -> np.ndarray:

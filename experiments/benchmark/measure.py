@@ -48,8 +48,8 @@ def seconds_and_peak(call: Callable[[], Any]) -> tuple[float, int]:
         before = _of_device(device, "bytes_in_use")
         return seconds(call), _of_device(device, "peak_bytes_in_use") - before
     _forget_peak()
-    before = _status_bytes("VmRSS")
-    return seconds(call), max(0, _status_bytes("VmHWM") - before)
+    before = resident("VmRSS")
+    return seconds(call), max(0, resident("VmHWM") - before)
 
 
 def _of_device(device: Any, name: str) -> int:
@@ -65,8 +65,8 @@ def _forget_peak() -> None:
         pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
-def _status_bytes(name: str) -> int:
-    """A size in /proc/self/status; unlike getrusage's it is not that of the parent process."""
+def resident(name: str) -> int:
+    """A size of this process: VmRSS now, VmHWM at most; getrusage's may be its parent's."""
     found = re.search(rf"{name}:\s*(\d+) kB", pathlib.Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) << 10
