@@ -58,11 +58,17 @@ class ClusterJob:
 
 
 def starter(name: str, workdir: pathlib.Path, parameters: Mapping[str, Any]) -> Start:
-    """A function that submits a member to a cluster of submitit's: 'slurm' or 'local'.
+    """A function that submits a member to a cluster, of `made_executor`."""
+    executor = made_executor(name, workdir, parameters)
+    return lambda member, _: ClusterJob(executor.submit(MemberTask(member)))
+
+
+def made_executor(name: str, workdir: pathlib.Path, parameters: Mapping[str, Any]) -> Any:
+    """An executor of submitit's.
 
     Args:
-      name: of the cluster.
-      workdir: of the sweep; submitit's own files go into its folder 'cluster'.
+      name: of the cluster: 'slurm' or 'local'.
+      workdir: of the sweep or run; submitit's own files go into its folder 'cluster'.
       parameters: of submitit's AutoExecutor, such as timeout_min or slurm_partition.
 
     Raises:
@@ -79,4 +85,4 @@ def starter(name: str, workdir: pathlib.Path, parameters: Mapping[str, Any]) -> 
         executor.update_parameters(**parameters)
     except (RuntimeError, NameError, TypeError, ValueError) as error:
         raise UsageError(f"--cluster={name}: {' '.join(str(error).split())}") from None
-    return lambda member, _: ClusterJob(executor.submit(MemberTask(member)))
+    return executor

@@ -30,7 +30,7 @@ def start() -> None:
     if any(values) and not all(values):
         raise UsageError(f"--distributed: set all of {', '.join(_VARIABLES)}, or none")
     address, count, number = values
-    if jax.config.jax_platforms == "cpu":
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         if address is None or count is None or number is None:

@@ -119,7 +119,7 @@ def plain_start(weights: Any, config: Config) -> tuple[Any, Any]:
 
 def plain_program(
     net: nn.Module, split: Split, config: Config
-) -> tuple[Callable[[Any, Any, chex.Array], Any], Any]:
+) -> tuple[Callable[[Any, Any, Any], Any], Any]:
     """A compiled function (state, data, step numbers) -> (state, losses), and the data on the
     device.
 

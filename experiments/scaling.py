@@ -32,7 +32,8 @@ from mrc_jax.models.mlp import Mlp
 from mrc_jax.recipe import Recipe
 from mrc_jax.sharing import Sharing
 
-DEVICES, HIDDEN, BATCH, STEPS = (1, 2, 4, 8), (1_000, 4_000, 16_000), 64, 4
+DEVICES, STEPS = (1, 2, 4, 8), 4
+TRAINED = ((1_000, 64), (8_000, 64), (8_000, 16))  # hidden units, batch
 CODED = ((1 << 17, 16, 8), (1 << 19, 32, 8), (1 << 19, 32, 11))  # entries, block size, bits
 SIZES = (1_000_000, 4_000_000, 16_000_000, 100_000_000)  # weights; the last is not fitted to
 SIZE, BITS, SHARED = 100, 10, 1 << 12  # of the blocks of SIZES
@@ -62,7 +63,7 @@ def devices_rows() -> list[dict[str, Any]]:
 
 def on_devices(devices: int) -> list[dict[str, Any]]:
     """The rows of a number of devices."""
-    rows = [_said(training(hidden, devices)) for hidden in HIDDEN]
+    rows = [_said(training(*sizes, devices)) for sizes in TRAINED]
     return rows + [_said(coding(*sizes, devices)) for sizes in CODED]
 
 
@@ -81,14 +82,14 @@ def _said(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def training(hidden: int, devices: int) -> dict[str, Any]:
+def training(hidden: int, batch_size: int, devices: int) -> dict[str, Any]:
     """A row: the bytes a device and the processor seconds of a training step."""
     mesh = make_mesh(f"data={devices}") if devices > 1 else None
     net = Mlp((hidden, 10), 16.0)
     images = np.zeros((1 << 10, 8, 8, 1), np.uint8)
     labels = np.zeros(1 << 10, np.int32)
     params = net.init(jax.random.key(0), images[:1])
-    recipe = Recipe(bits=10, block_size=30, batch_size=BATCH, data_shards=devices)
+    recipe = Recipe(bits=10, block_size=30, batch_size=batch_size, data_shards=devices)
     entries = sum(x.size for x in jax.tree.leaves(params))
     size = 200 + entries // 24
     problem, arrays, state = api.prepare(
@@ -96,7 +97,7 @@ def training(hidden: int, devices: int) -> dict[str, Any]:
     )
     shape = (devices, len(labels) // devices) if devices > 1 else (len(labels),)
     data = placed((images.reshape(*shape, 8, 8, 1), labels.reshape(shape)), devices, mesh)
-    batch = (images[:BATCH], labels[:BATCH])
+    batch = (images[:batch_size], labels[:batch_size])
     step = jax.jit(partial(train.train_step, problem), static_argnums=3)
     flops = (step.lower(arrays, state, batch, False).cost_analysis() or {}).get("flops", 0.0)
     program = jax.jit(
@@ -105,12 +106,12 @@ def training(hidden: int, devices: int) -> dict[str, Any]:
         out_shardings=everywhere(mesh),
     )
     program = program.lower(arrays, state, data).compile()
-    memory = program.memory_analysis()
+    memory: Any = program.memory_analysis()
     state, _ = jax.block_until_ready(program(arrays, state, data))
     start = time.process_time()
     jax.block_until_ready(program(arrays, state, data))
     return {
-        "what": "train", "devices": devices, "entries": entries, "batch": BATCH, "flops": flops,
+        "what": "train", "devices": devices, "entries": entries, "batch": batch_size, "flops": flops,
         "blocks": problem.header.blocks, "step_cpu_s": (time.process_time() - start) / STEPS,
         "argument_bytes": memory.argument_size_in_bytes, "temp_bytes": memory.temp_size_in_bytes,
     }  # fmt: skip
@@ -129,7 +130,7 @@ def coding(entries: int, block_size: int, bits: int, devices: int) -> dict[str, 
         encode_blocks, bits=bits, block_size=block_size, codebook_blocks=SHARED, mesh=mesh
     )
     program = jax.jit(code).lower(jax.random.key(0), *vectors, np.uint32(1)).compile()
-    memory = program.memory_analysis()
+    memory: Any = program.memory_analysis()
     start = time.process_time()
     jax.block_until_ready(program(jax.random.key(0), *vectors, np.uint32(1)))
     return {
@@ -144,8 +145,11 @@ def _vectors(entries: int) -> tuple[Any, Any]:
 
     @jax.jit
     def made(key: Any) -> tuple[Any, Any]:
-        mean = 0.03 * jax.random.normal(key, (entries,))
-        return mean, jnp.full(entries, 2 * np.log(0.09), jnp.float32)
+        parts = jax.lax.map(  # piece by piece: all at once it would take five times the memory
+            lambda i: 0.03 * jax.random.normal(jax.random.fold_in(key, i), (entries // 64,)),
+            jnp.arange(64),
+        )
+        return parts.ravel(), jnp.full(entries, 2 * np.log(0.09), jnp.float32)
 
     return made(jax.random.key(0))
 

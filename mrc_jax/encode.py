@@ -89,7 +89,8 @@ def select_wave_on(
     every, columns = PartitionSpec(), PartitionSpec(None, names)
 
     def own(kept: Any, reach: Any, *arguments: Any) -> chex.Array:
-        return select_wave(*arguments, kept, axis=axis, reach=reach, **options)
+        choose: Any = select_wave
+        return choose(*arguments, kept, axis=axis, reach=reach, **options)
 
     specs = (every, every, every, *(columns,) * 4, every, PartitionSpec(names))
     out = PartitionSpec(names)
