@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import distort, hosts, networks, record
+from experiments import cost, distort, hosts, networks, record
 from experiments.augment import augment_of
 from experiments.data import Dataset, Split, load
 from experiments.progress import Bar
@@ -22,7 +22,7 @@ from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
 from mrc_jax.compress import Progress, code_all, kl_of_blocks, train_to_budget
 from mrc_jax.errors import UsageError
 from mrc_jax.feed import steps_on
-from mrc_jax.mesh import Placed, local, make_mesh, own_shards
+from mrc_jax.mesh import Placed, axes_but, devices_of, local, make_mesh, own_shards
 from mrc_jax.sharing import tree_of
 from mrc_jax.train import Problem, State
 
@@ -265,7 +265,18 @@ def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         opened(config, workdir) as job,
         stopping(lambda number: setattr(job, "stop", number), _how_to_go_on),
     ):
+        if hosts.is_first():
+            print(_estimate(job), file=sys.stderr, flush=True)
         return job.go()
+
+
+def _estimate(job: Run) -> str:
+    """What the cost model says of a run before it starts."""
+    config, train = job.config, job.dataset.train
+    data = (train.inputs, train.labels)
+    return cost.told(
+        job.problem, data, config.plain_steps, devices_of(job.mesh, axes_but(job.mesh))
+    )
 
 
 def _how_to_go_on() -> str:

@@ -98,8 +98,7 @@ def training(hidden: int, batch_size: int, devices: int) -> dict[str, Any]:
     shape = (devices, len(labels) // devices) if devices > 1 else (len(labels),)
     data = placed((images.reshape(*shape, 8, 8, 1), labels.reshape(shape)), devices, mesh)
     batch = (images[:batch_size], labels[:batch_size])
-    step = jax.jit(partial(train.train_step, problem), static_argnums=3)
-    flops = (step.lower(arrays, state, batch, False).cost_analysis() or {}).get("flops", 0.0)
+    flops = cost.forward_flops(problem, batch)
     program = jax.jit(
         partial(train.train_on_arrays, problem, steps=STEPS),
         donate_argnums=1,
@@ -111,8 +110,9 @@ def training(hidden: int, batch_size: int, devices: int) -> dict[str, Any]:
     start = time.process_time()
     jax.block_until_ready(program(arrays, state, data))
     return {
-        "what": "train", "devices": devices, "entries": entries, "batch": batch_size, "flops": flops,
-        "blocks": problem.header.blocks, "step_cpu_s": (time.process_time() - start) / STEPS,
+        "what": "train", "devices": devices, "entries": entries, "batch": batch_size,
+        "flops": flops, "blocks": problem.header.blocks,
+        "step_cpu_s": (time.process_time() - start) / STEPS,
         "argument_bytes": memory.argument_size_in_bytes, "temp_bytes": memory.temp_size_in_bytes,
     }  # fmt: skip
 
@@ -171,7 +171,7 @@ def of_size(what: str, entries: int) -> dict[str, Any]:
         def once() -> None:
             found["file"] = encode_file(key, params, {}, sharing, header)
 
-        predicted = cost.coding_bytes(entries, SIZE, BITS)
+        predicted = cost.coding_bytes(entries)
     else:
         indices = np.random.default_rng(0).integers(0, 1 << BITS, blocks).astype(np.uint32)
         data = container.pack(

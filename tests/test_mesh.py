@@ -30,7 +30,7 @@ def started(folder: pathlib.Path, devices: int, meshes: list[str], **more: str) 
 
 
 def told(process: subprocess.Popen) -> list[dict]:
-    out, errors = process.communicate(timeout=280)
+    out, errors = process.communicate(timeout=1000)
     assert process.returncode == 0, errors
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
@@ -40,6 +40,7 @@ def losses(folder: pathlib.Path) -> list[float]:
     return [line["loss"] for line in lines if line["phase"] == "train"]
 
 
+@pytest.mark.timeout(1200)  # a minute of a core's time; far more where many tests share it
 def test_two_processes_write_the_file_of_two_devices(tmp_path: pathlib.Path) -> None:
     """Refining included; one device trains to the same losses, and codes a checkpoint to the same
     file.
