@@ -9,7 +9,9 @@ from typing import Any
 
 import jax
 
+from experiments.data import Split
 from mrc_jax.manifest import Manifest
+from mrc_jax.mesh import axes_but, devices_of
 from mrc_jax.train import Problem
 
 PROCESS = 388 << 20  # of Python with JAX and its compiler at work
@@ -86,26 +88,27 @@ def coding_s(rates: Rates, entries: int, bits: int, devices: int) -> float:
     return entries * (rates.coded_entry_s + 2.0**bits / rates.lanes) / devices
 
 
-def told(problem: Problem, data: tuple[Any, Any], plain_steps: int, devices: int) -> str:
+def told(problem: Problem, split: Split, plain_steps: int) -> str:
     """Lines for people: the plan of a run, and what it will take.
 
     Args:
       problem: of the run.
-      data: (inputs, targets), arrays [examples, ...].
+      split: training examples.
       plain_steps: of the uncompressed network, each of which counts as one.
-      devices: that share the work.
     """
-    header, recipe = problem.header, problem.recipe
+    header, recipe, data = problem.header, problem.recipe, (split.inputs, split.labels)
     manifest = problem.posterior.sharing.manifest
+    devices = devices_of(problem.mesh, axes_but(problem.mesh))
     waves = math.ceil(header.blocks / recipe.wave_blocks)
     refining = (waves - 1) * recipe.refine_steps
     data_bytes = sum(x.nbytes for x in jax.tree.leaves(data))
     memory = training_bytes(manifest, header.blocks, data_bytes, devices) / 1e6
+    each = f"on each of {devices} devices" if devices > 1 else "on the device"
     text = (
         f"plan: {header.blocks:,} blocks of {header.bits} bits for {header.entries:,} entries; "
         f"{plain_steps:,} + {recipe.steps:,} + {refining:,} steps (plain network, posterior, "
-        f"refining), {waves:,} waves\nestimate: {memory:,.1f} MB on each of {devices} devices, "
-        "beside what the network's layers hold; "
+        f"refining), {waves:,} waves\nestimate: {memory:,.1f} MB {each}, beside what the network's "
+        "layers hold; "
     )
     kind = jax.devices()[0].platform
     if kind not in RATES:
@@ -114,7 +117,7 @@ def told(problem: Problem, data: tuple[Any, Any], plain_steps: int, devices: int
     seconds = coding_s(RATES[kind], header.entries, header.bits, devices)
     steps = plain_steps + recipe.steps + refining
     seconds += steps * step_s(RATES[kind], header.entries, forward, devices)
-    return text + f"{seconds / 3600:.2f} hours of devices like a core of docs/scaling.md's"
+    return text + f"{seconds / 3600:.2f} hours at the speed of a core of docs/scaling.md's machine"
 
 
 def forward_flops(problem: Problem, data: tuple[Any, Any]) -> float:

@@ -1,5 +1,6 @@
 """The networks that configs name, their loss, plain training and errors."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ from mrc_jax.models.lenet5 import LeNet5
 from mrc_jax.models.mlp import Mlp
 from mrc_jax.models.resnet20 import ResNet20
 from mrc_jax.models.vgg16 import Vgg16
+from mrc_jax.train import Problem
 
 _EVALUATION_BATCH = 500
 _AUGMENT, _DROPOUT = 0x41554700, 0x44524F00  # of the key of a step of plain training
@@ -241,3 +243,14 @@ def _predict(net: nn.Module, weights: Any, inputs: chex.Array) -> chex.Array:
 def logits(net: nn.Module, weights: Any, inputs: chex.Array) -> Any:
     """What the network says of inputs, float32[batch, classes]."""
     return net.apply(weights, inputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """The network at the posterior's mean, with the `apply` of a network."""
+
+    problem: Problem
+
+    def apply(self, variables: Any, inputs: Any) -> Any:
+        """See above."""
+        return self.problem.posterior.apply(variables, inputs, sample=False)

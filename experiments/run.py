@@ -1,7 +1,6 @@
 """One run in its work directory: train, code, write, check, report."""
 
 import contextlib
-import dataclasses
 import pathlib
 import sys
 import time
@@ -22,7 +21,7 @@ from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
 from mrc_jax.compress import Progress, code_all, kl_of_blocks, train_to_budget
 from mrc_jax.errors import UsageError
 from mrc_jax.feed import steps_on
-from mrc_jax.mesh import Placed, axes_but, devices_of, local, make_mesh, own_shards
+from mrc_jax.mesh import Placed, local, make_mesh, own_shards
 from mrc_jax.sharing import tree_of
 from mrc_jax.train import Problem, State
 
@@ -130,7 +129,7 @@ class Run:
         params = self.problem.gaussian(own[0], arrays)
         variables = {"params": params, "sharing": arrays["sharing"], "uncoded": own[1]}
         self.meta["kl_nats"] = float(np.sum(kl_of_blocks(self.problem, arrays, own[0])))
-        self.meta["errors"]["posterior_mean"] = self._errors(_Mean(self.problem), variables)
+        self.meta["errors"]["posterior_mean"] = self._errors(networks.Mean(self.problem), variables)
         self.save(state)
 
     def _errors(self, net: Any, weights: Any) -> dict[str, float]:
@@ -207,16 +206,6 @@ class Run:
         self._clock = now
 
 
-@dataclasses.dataclass(frozen=True)
-class _Mean:
-    """The network at the posterior's mean, with the `apply` of a network."""
-
-    problem: Problem
-
-    def apply(self, variables: Any, inputs: Any) -> Any:
-        return self.problem.posterior.apply(variables, inputs, sample=False)
-
-
 @contextlib.contextmanager
 def opened(config: Config, workdir: pathlib.Path) -> Iterator[Run]:
     """A run, or what an earlier process left of it, with its work directory locked.
@@ -266,17 +255,9 @@ def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         stopping(lambda number: setattr(job, "stop", number), _how_to_go_on),
     ):
         if hosts.is_first():
-            print(_estimate(job), file=sys.stderr, flush=True)
+            text = cost.told(job.problem, job.dataset.train, config.plain_steps)
+            print(text, file=sys.stderr, flush=True)
         return job.go()
-
-
-def _estimate(job: Run) -> str:
-    """What the cost model says of a run before it starts."""
-    config, train = job.config, job.dataset.train
-    data = (train.inputs, train.labels)
-    return cost.told(
-        job.problem, data, config.plain_steps, devices_of(job.mesh, axes_but(job.mesh))
-    )
 
 
 def _how_to_go_on() -> str:

@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mrc_jax import mean_kl, mesh
+from mrc_jax import batches, mean_kl
 from mrc_jax.blocks import Partition
 from mrc_jax.budget import budget_nats, update_betas
 from mrc_jax.container import Header
 from mrc_jax.objective import block_kl_nats, coded_blocks, penalty_nats, slot_order
 from mrc_jax.posterior import Coded, Parameters, Posterior, log_prior_scale_of_entries
 from mrc_jax.recipe import Recipe
-from mrc_jax.shared_random import Stream, permute
 
 Loss = Callable[[Any, Any], chex.Array]  # (outputs, targets) -> nats, a mean or one per example
 Augment = Callable[[Any, chex.PRNGKey], Any]  # (inputs of a batch, key) -> inputs
@@ -237,7 +236,7 @@ def train_on_arrays(
     """
 
     def step(state: State, _: None) -> tuple[State, dict[str, chex.Array]]:
-        return train_step(problem, arrays, state, _drawn(problem, data, state), refining)
+        return train_step(problem, arrays, state, _batch(problem, data, state), refining)
 
     state, metrics = jax.lax.scan(step, state, None, length=steps)
     return state, _summary(metrics)
@@ -253,34 +252,8 @@ def train_on_batches(
     return state, _summary(metrics)
 
 
-def _drawn(problem: Problem, data: Any, state: State) -> Any:
-    """The batch of a step: of each shard of the data as many examples."""
-    size, shards = problem.recipe.batch_size, problem.recipe.data_shards
-    first = jax.tree.leaves(data)[0].shape
-    if shards == 1:
-        batch = _batch(size, first[0], state)
-        return jax.tree.map(lambda x: x[batch], data)
-    numbers = jnp.arange(shards, dtype=jnp.uint32)
-    rows = jax.vmap(lambda n: _batch(size // shards, first[1], state, n))(numbers)
-    batch = mesh.picked(data, rows)
-    if problem.mesh is None:
-        return batch
-    names = mesh.axes_but(problem.mesh)
-    return jax.lax.with_sharding_constraint(batch, mesh.spread(problem.mesh, names))
-
-
-def _batch(batch_size: int, examples: int, state: State, shard: Any = 0) -> chex.Array:
-    """The examples of a step: each pass over the data is another keyed permutation, of each
-    shard another.
-    """
-    batch_size = min(batch_size, examples)
-    per_pass = examples // batch_size
-    step = state.step.astype(jnp.uint32)
-    place = (step % np.uint32(per_pass)) * np.uint32(batch_size)
-    place = place + jnp.arange(batch_size, dtype=jnp.uint32)
-    seed = state.key[0] ^ (step // np.uint32(per_pass)) * np.uint32(0x9E3779B9)
-    seed = seed ^ jnp.asarray(shard, jnp.uint32) * np.uint32(0x85EBCA6B)
-    return permute(place, examples, seed, Stream.BATCHES).astype(jnp.int32)
+def _batch(problem: Problem, data: Any, state: State) -> Any:
+    return batches.drawn(problem.recipe, problem.mesh, data, state.step, state.key[0])
 
 
 def private_key(state: State) -> chex.PRNGKey:

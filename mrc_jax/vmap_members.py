@@ -46,13 +46,12 @@ def vmap_members(
     fill = -len(problems) % devices_of(mesh, members)  # so that they divide evenly
 
     def together(trees: Any, *names: Any) -> Any:
-        """Trees of the members, stacked, and placed with the axes given after the members'."""
-        trees = _stacked([*trees, *[trees[-1]] * fill])
-        return _placed(trees, mesh, members, *names)
+        return _placed(_stacked([*trees, *[trees[-1]] * fill]), mesh, members, *names)
 
     constant = together(arrays)
-    each = {"rates": rates, "blocks": jnp.asarray(blocks, jnp.int32)}
-    constant |= {name: together(list(each[name])) for name in _kept(blocks)}
+    constant["rates"] = together(list(rates))
+    if len(set(blocks)) > 1:
+        constant["blocks"] = together(list(jnp.asarray(blocks, jnp.int32)))
     names = axes_but(mesh, "members")
     if own_data:
         parts = [jax.tree.map(lambda x, i=i: x[i], data) for i in range(len(blocks))]
@@ -80,11 +79,6 @@ def vmap_members(
         ]
 
     return run_members
-
-
-def _kept(blocks: Sequence[int]) -> tuple[str, ...]:
-    """Which constants of its own each member needs."""
-    return ("rates", "blocks") if len(set(blocks)) > 1 else ("rates",)
 
 
 def _placed(tree: Any, mesh: Mesh | None, *names: tuple[str, ...]) -> Any:

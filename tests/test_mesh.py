@@ -76,34 +76,41 @@ from test_mesh import coding
 from mrc_jax.mesh import make_mesh
 print(json.dumps([coding(make_mesh(text)) for text in ("", "data=2", "data=8")]))
 """
-SIZE, BITS, ENTRIES = 16, 8, 16 * 4096
+SIZE, BITS, WAVE = 16, 8, 1024
 
 
 def coding(devices):
-    """Indices of many blocks, and the bytes that one device's program takes to find them."""
+    """Indices of a wave of blocks, the bytes that one device's program takes beside its share of
+    the posterior, and that share's columns.
+    """
     import jax.numpy as jnp
 
-    from mrc_jax.encode import encode_blocks
+    from mrc_jax.encode import select_wave_on
 
     random = np.random.default_rng(0)
-    mean = jnp.asarray(random.normal(0, 0.1, ENTRIES), jnp.float32)
-    arguments = mesh.replicated((mean, jnp.full(ENTRIES, -5.0), jnp.float32(0.1)), devices)
-    code = jax.jit(
-        lambda key, *x: encode_blocks(
-            key, *x, jnp.uint32(1), bits=BITS, block_size=SIZE, codebook_blocks=64, mesh=devices
-        )
-    )
-    compiled = code.lower(jax.random.key(1), *arguments).compile()
+    mean = random.normal(0, 0.1, (SIZE, WAVE)).astype(np.float32)
+    columns = [mean, np.full_like(mean, -5), np.full_like(mean, 0.1), np.ones(mean.shape, bool)]
+    if devices is not None:
+        where = mesh.spread(devices, mesh.axes_but(devices), 1)
+        columns = [jax.device_put(x, where) for x in columns]
+    options = {"bits": BITS, "codebook_blocks": WAVE, "selection": "sample", "together": WAVE}
+
+    def code(key, *columns):
+        block = jnp.arange(WAVE, dtype=jnp.uint32)
+        return select_wave_on(devices, key, *columns, jnp.uint32(1), block, **options)
+
+    compiled = jax.jit(code).lower(jax.random.key(1), *columns).compile()
     analysis = compiled.memory_analysis()
-    found = compiled(jax.random.key(1), *arguments)
-    held = found.addressable_shards[0].data.shape
+    found = compiled(jax.random.key(1), *columns)
+    held = found.addressable_shards[0].data.shape[0]
     return [int(i) for i in found], analysis.temp_size_in_bytes, held
 
 
 def test_eight_devices_choose_what_one_does_and_take_less_memory_each() -> None:
     one, two, eight = json.loads(output_of(SPREAD, "eight_devices"))
     assert one[0] == two[0] == eight[0]
-    assert one[1] > two[1] > eight[1]
+    assert [x[2] for x in (one, two, eight)] == [WAVE, WAVE // 2, WAVE // 8]
+    assert two[1] < 0.7 * one[1] and eight[1] < 0.5 * two[1]
 
 
 @pytest.mark.parametrize(
