@@ -41,7 +41,7 @@ class Rates:
     coded_entry_s: float
 
 
-RATES = {"cpu": Rates(entry_s=60e-9, flops=2e10, lanes=4.5e9, coded_entry_s=210e-9)}  # a core
+RATES = {"cpu": Rates(entry_s=33e-9, flops=1.6e10, lanes=5e9, coded_entry_s=170e-9)}  # a core
 
 
 def training_bytes(manifest: Manifest, blocks: int, data_bytes: int, devices: int) -> int:
