@@ -31,16 +31,14 @@ def vmap_members(
       data: (inputs, targets), pytrees of arrays as `train_on_arrays` takes them, the same for all.
       own_data: whether each member has its own; data is then [members, ...] of them.
 
-    The problems' mesh, whose devices are all of this process, divides the members on its axis
-    'members' and the batches on the others.
+    The problems' mesh, all of this process, divides members on its axis 'members'.
 
     Raises:
       UsageError: members differ in more.
     """
     _check(problems)
     first, blocks = problems[0], [problem.header.blocks for problem in problems]
-    recipes = [problem.recipe for problem in problems]
-    rates = jnp.asarray([(r.learning_rate, r.final_learning_rate) for r in recipes], jnp.float32)
+    rates = _rates([problem.recipe for problem in problems])
     mesh, first = first.mesh, dataclasses.replace(first, mesh=None)  # what lies where is given here
     members = tuple(name for name in axes_but(mesh) if name == "members")
     fill = -len(problems) % devices_of(mesh, members)  # so that they divide evenly
@@ -79,6 +77,10 @@ def vmap_members(
         ]
 
     return run_members
+
+
+def _rates(recipes: Sequence[Any]) -> chex.Array:
+    return jnp.asarray([(r.learning_rate, r.final_learning_rate) for r in recipes], jnp.float32)
 
 
 def _placed(tree: Any, mesh: Mesh | None, *names: tuple[str, ...]) -> Any:
