@@ -22,6 +22,7 @@ from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
 from mrc_jax.compress import Progress, code_all, steps_on, train_to_budget
 from mrc_jax.errors import UsageError
 from mrc_jax.objective import block_kl_nats
+from mrc_jax.recode import recode_all
 from mrc_jax.sharing import tree_of
 from mrc_jax.train import Problem, State
 
@@ -59,13 +60,17 @@ class Run:
 
     def go(self) -> dict[str, Any]:
         """Runs to the end and returns the report."""
-        run_steps = steps_on(self.problem, self.arrays, self.data())
+        data = self.data()
+        run_steps = steps_on(self.problem, self.arrays, data)
         self.state = train_to_budget(self.problem, self.state, run_steps, self.on_call)
         if "posterior_mean" not in self.meta["errors"]:
             self._after_training(self.state)
         self.state = code_all(self.problem, self.arrays, self.state, run_steps, self.on_call)
-        self.bar.close()
         self._spend("code")
+        self.state = recode_all(
+            self.problem, self.arrays, self.state, data, self.meta.get("recoded", 0), self.on_call
+        )
+        self.bar.close()
         return self._finish(self.state)
 
     def data(self) -> tuple[Any, Any]:
@@ -73,7 +78,10 @@ class Run:
         the posterior's means start where the config says so.
         """
         examples = distort.with_copies(
-            self.dataset.train, self.config.distorted_copies, self.config.seed
+            self.dataset.train,
+            self.config.distorted_copies,
+            self.config.seed,
+            self.config.distortion,
         )
         self.plain = self._plain(examples)
         if self.config.start_from_plain and int(self.state.step) == 0:
@@ -173,7 +181,9 @@ class Run:
         unit = "steps" if progress.phase == "train" else "blocks"
         values = progress.metrics
         text = f"budget {progress.budget_nats:.2f} nats"
-        if values:
+        if progress.phase == "recode":
+            self.meta["recoded"], text = progress.done, f"loss {values['loss']:.4f}"
+        elif values:
             text = f"loss {values['loss']:.4f}, KL {values['kl_nats']:.2f} of {text}"
         self.bar.update(progress.phase, unit, progress.done, progress.total, text)
         self.metrics.add(phase=progress.phase, done=progress.done, **values)

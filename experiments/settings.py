@@ -28,6 +28,7 @@ class Config:
       file_bytes: the size promised for the whole file.
       data, data_dir: which data set, and where its files are.
       distorted_copies: of the training images, by `experiments.distort`.
+      distortion: their strength there.
       augment: what each step does to the images of its batch, see `experiments.augment`.
       model, hidden: the network, and the widths of an mlp's hidden layers.
       width: channels of the first convolution of one of NORMALISED; 0: as published.
@@ -49,6 +50,7 @@ class Config:
     refine_steps: int
     data_dir: str = ""
     distorted_copies: int = 0
+    distortion: float = 1.0
     augment: str = "none"
     hidden: tuple[int, ...] = ()
     width: int = 0
@@ -72,6 +74,8 @@ class Config:
     parameterisation: str = "mean_variance"
     codebook_bytes: int = 1 << 29
     wave_blocks: int = 1
+    recode_sweeps: int = 0
+    recode_examples: int = 20_000
     batch_size: int = 128
     learning_rate: float = 1e-3
     final_learning_rate: float = 3e-4
@@ -116,7 +120,7 @@ class Config:
         for name in ("slack_nats", "log_std_init"):
             if not math.isfinite(getattr(self, name)):
                 raise UsageError(f"{name} = {getattr(self, name)}: must be finite")
-        for name in ("plain_learning_rate", "checkpoint_every_s"):
+        for name in ("plain_learning_rate", "checkpoint_every_s", "distortion"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be positive and finite")
         self.recipe()

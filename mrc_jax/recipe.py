@@ -37,6 +37,9 @@ class Recipe:
       steps: training steps before the first block is coded.
       refine_steps: training steps after each wave.
       wave_blocks: blocks coded between refine steps (Algorithm 2: 1).
+      recode_sweeps: how often blocks choose again once all are coded (`recode`); then what is coded
+        is no sample of the posterior.
+      recode_examples: drawn for each block that chooses again, to compute losses on.
       batch_size: examples of a step.
       learning_rate, final_learning_rate: Adam's, at the start and, by a cosine, after `steps`.
       refine_learning_rate: Adam's while refining.
@@ -62,6 +65,8 @@ class Recipe:
     steps: int = 10_000
     refine_steps: int = 10
     wave_blocks: int = 1
+    recode_sweeps: int = 0
+    recode_examples: int = 20_000
     batch_size: int = 128
     learning_rate: float = 1e-3
     final_learning_rate: float = 3e-4
@@ -76,7 +81,8 @@ class Recipe:
         """Raises UsageError naming the first field that is impossible."""
         at_least = {
             "bits": 0, "block_size": 0, "codebook_blocks": 1, "scale_ranges": 1, "steps": 1,
-            "refine_steps": 0, "wave_blocks": 1, "batch_size": 1, "steps_per_call": 1,
+            "refine_steps": 0, "wave_blocks": 1, "recode_sweeps": 0, "recode_examples": 1,
+            "batch_size": 1, "steps_per_call": 1,
             "codebook_bytes": 0,
         }  # fmt: skip
         for name, minimum in at_least.items():
