@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.wave_blocks = 1  # blocks coded between refine steps
     config.refine_steps = 10  # steps on the blocks not yet coded, after each wave
     config.recode_sweeps = 0  # how often blocks choose again once all are coded
-    config.recode_examples = 20000  # on which a block that chooses again is judged
+    config.recode_examples = 1000  # of which the curvature is taken for it
 
     # Training of the uncompressed network, which the report compares with.
     config.plain_steps = 2000

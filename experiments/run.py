@@ -67,8 +67,9 @@ class Run:
             self._after_training(self.state)
         self.state = code_all(self.problem, self.arrays, self.state, run_steps, self.on_call)
         self._spend("code")
+        left = self.meta.get("recoded", {})
         self.state = recode_all(
-            self.problem, self.arrays, self.state, data, self.meta.get("recoded", 0), self.on_call
+            self.problem, self.arrays, self.state, data, on_call=self.on_call, **left
         )
         self.bar.close()
         return self._finish(self.state)
@@ -182,7 +183,8 @@ class Run:
         values = progress.metrics
         text = f"budget {progress.budget_nats:.2f} nats"
         if progress.phase == "recode":
-            self.meta["recoded"], text = progress.done, f"loss {values['loss']:.4f}"
+            text = f"loss {values['loss']:.4f}"
+            self.meta["recoded"] = {"done": progress.done, "damping": values["damping"]}
         elif values:
             text = f"loss {values['loss']:.4f}, KL {values['kl_nats']:.2f} of {text}"
         self.bar.update(progress.phase, unit, progress.done, progress.total, text)

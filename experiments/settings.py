@@ -75,7 +75,7 @@ class Config:
     codebook_bytes: int = 1 << 29
     wave_blocks: int = 1
     recode_sweeps: int = 0
-    recode_examples: int = 20_000
+    recode_examples: int = 1000
     batch_size: int = 128
     learning_rate: float = 1e-3
     final_learning_rate: float = 3e-4

@@ -39,7 +39,7 @@ class Recipe:
       wave_blocks: blocks coded between refine steps (Algorithm 2: 1).
       recode_sweeps: how often blocks choose again once all are coded (`recode`); then what is coded
         is no sample of the posterior.
-      recode_examples: drawn for each block that chooses again, to compute losses on.
+      recode_examples: of which the curvature of the loss is taken for it.
       batch_size: examples of a step.
       learning_rate, final_learning_rate: Adam's, at the start and, by a cosine, after `steps`.
       refine_learning_rate: Adam's while refining.
@@ -66,7 +66,7 @@ class Recipe:
     refine_steps: int = 10
     wave_blocks: int = 1
     recode_sweeps: int = 0
-    recode_examples: int = 20_000
+    recode_examples: int = 1000
     batch_size: int = 128
     learning_rate: float = 1e-3
     final_learning_rate: float = 3e-4
