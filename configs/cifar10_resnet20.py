@@ -33,5 +33,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.refine_learning_rate = 3e-4
     config.beta_init = 1e-6
     config.beta_step = 5e-4
-    config.log_std_init = -5.0
+    config.log_std_init = -4.5
     return config
