@@ -31,7 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.learning_rate = 3e-3
     config.final_learning_rate = 2e-4
     config.refine_learning_rate = 3e-4
-    config.beta_init = 1e-6
-    config.beta_step = 5e-4
+    config.beta_init = 2e-6
+    config.beta_step = 2e-4
     config.log_std_init = -4.5
     return config

@@ -37,7 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.learning_rate = 2e-3
     config.final_learning_rate = 1e-4
     config.refine_learning_rate = 1e-4
-    config.beta_init = 1e-7
-    config.beta_step = 4e-4
+    config.beta_init = 2e-7
+    config.beta_step = 2e-4
     config.log_std_init = -5.0
     return config
