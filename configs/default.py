@@ -47,6 +47,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Training of the uncompressed network, which the report compares with.
     config.plain_steps = 2000
     config.plain_learning_rate = 1e-3
+    config.plain_weight_decay = 0.0  # times the rate: the share of its weights that a step takes
     config.start_from_plain = False  # whether the posterior's means start from its weights
     config.distil = False  # whether its outputs, not the labels, are the posterior's targets
 

@@ -33,6 +33,7 @@ class Config:
       model, hidden: the network, and the widths of an mlp's hidden layers.
       width: channels of the first convolution of one of NORMALISED; 0: as published.
       plain_steps, plain_learning_rate: training of the uncompressed network.
+      plain_weight_decay: a step takes this share times the rate from its weights.
       start_from_plain: whether the posterior's means start there, and not at random.
       distil: whether its outputs are the targets of the posterior's training, in place of labels.
       seed: of everything random.
@@ -55,6 +56,7 @@ class Config:
     hidden: tuple[int, ...] = ()
     width: int = 0
     plain_learning_rate: float = 1e-3
+    plain_weight_decay: float = 0.0
     start_from_plain: bool = False
     distil: bool = False
     seed: int = 0
@@ -123,6 +125,10 @@ class Config:
         for name in ("plain_learning_rate", "checkpoint_every_s", "distortion"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be positive and finite")
+        if not 0 <= self.plain_weight_decay < math.inf:
+            raise UsageError(
+                f"plain_weight_decay = {self.plain_weight_decay}: must be finite and at least 0"
+            )
         self.recipe()
 
     @classmethod
