@@ -80,8 +80,12 @@ def train_phase(
     rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps, 0.01)
 
     def objective(params: dict[str, Any], batch: Any, key: chex.PRNGKey) -> Any:
-        nats = loss(layout.join(params["free"][place], params["others"]), batch, key)
+        coded = params["free"].at[place].get(mode="fill", fill_value=0.0)
+        nats = loss(layout.join(coded, params["others"]), batch, key)
         return nats, nats
+
+    # Zeros are out of range, so that a gradient of most weights has nowhere to be added up.
+    place = jnp.where(place == 0, len(params["free"]), place)
 
     def still(gradient: dict[str, Any]) -> dict[str, Any]:
         return {**gradient, "free": gradient["free"].at[0].set(0.0)}
