@@ -50,7 +50,7 @@ def k_centroids(
         starts, ends = np.concatenate([[0], found]), np.concatenate([found, [w.size]])
         (used,) = np.nonzero(ends > starts)
         sums = np.add.reduceat(terms, starts[used], axis=1)
-        centroids[used] = _least(*sums, ascending[starts[used]], ascending[ends[used] - 1])
+        centroids[used] = _least(sums, ascending[starts[used]], ascending[ends[used] - 1])
     nearest = np.empty(w.size, np.int64)
     nearest[order] = np.searchsorted(edges, np.arange(w.size), side="right")
     return centroids, nearest
@@ -61,7 +61,7 @@ def best_centroid(weights: np.ndarray, square: np.ndarray, quartic: np.ndarray) 
     plain mean where nothing costs anything.
     """
     sums = _terms(weights, square, quartic).sum(axis=1, keepdims=True)
-    return float(_least(*sums, np.min(weights, keepdims=True), np.max(weights, keepdims=True))[0])
+    return float(_least(sums, np.min(weights, keepdims=True), np.max(weights, keepdims=True))[0])
 
 
 def _terms(w: np.ndarray, s: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -69,14 +69,11 @@ def _terms(w: np.ndarray, s: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.stack([np.ones_like(w), w, s, s * w, q, q * w, q * w**2, q * w**3])
 
 
-def _least(
-    count: np.ndarray, w: np.ndarray, s: np.ndarray, sw: np.ndarray,
-    q: np.ndarray, qw: np.ndarray, qww: np.ndarray, qwww: np.ndarray,
-    low: np.ndarray, high: np.ndarray,
-) -> np.ndarray:  # fmt: skip
-    """The best centroids of groups by their sums of `_terms` and their least and largest weight,
-    float64[groups].
+def _least(sums: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The best centroids of groups, float64[groups], by their sums of `_terms`, float64[8, groups],
+    and their least and largest weight.
     """
+    count, w, s, sw, q, qw, qww, qwww = sums
     is_quartic, costs = q > 0, s > 0
     mean = np.where(costs, sw / np.where(costs, s, 1), w / count)
     if not np.any(is_quartic):

@@ -30,8 +30,8 @@ def soft_distance(
     weights: chex.Array,
     is_free: chex.Array,
     centres: chex.Array,
-    zero_distance: float,
-    temperature: float,
+    zero_distance: chex.Numeric,
+    temperature: chex.Numeric,
 ) -> chex.Array:
     """Mean over the free weights of sum_j softmin_j(D_ij / temperature) D_ij, a scalar.
 
@@ -53,7 +53,10 @@ def soft_distance(
 
 
 def _value_and_slope(
-    weights: chex.Array, centres: chex.Array, zero_distance: float, temperature: float
+    weights: chex.Array,
+    centres: chex.Array,
+    zero_distance: chex.Numeric,
+    temperature: chex.Numeric,
 ) -> tuple[chex.Array, chex.Array]:
     """Of each weight its soft distance and the derivative, float32[weights].
 
