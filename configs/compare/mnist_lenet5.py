@@ -27,13 +27,20 @@ def get_config() -> ml_collections.ConfigDict:
         _fixed(2.0**-4, 0.02),
         _probabilistic(5),
         _pruned(0.003),
-        _fixed(2.0**-5, 0.02),
         _fixed(2.0**-2.5, 0.02),
+        _probabilistic(2),
+        _fixed(2.0**-2.25, 0.02),
+        _pruned(0.002),
+        _fixed(2.0**-5, 0.02),
         *(
             ("rate_distortion", {"objective": o, "pruned": p, "values": 8})
             for p in (0.0, 0.5)
             for o in ("baseline", "fisher", "gradient", "hessian", "gradient_and_hessian")
         ),
+    )
+    compare.runs = (  # of MIRACLE
+        "experiments/results/mnist_lenet5/copies_1520_seed0",
+        "experiments/results/mnist_lenet5/rate_4e-3_70k_seed0",
     )
     return compare
 
