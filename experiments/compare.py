@@ -4,7 +4,7 @@ python -m experiments.compare --config=configs/compare/digits.py --workdir=out/c
 
 Each member of the config is a method with its settings; what is finished is not run again, so the
 same command goes on with a comparison that was stopped. Settings are chosen by validation errors;
-then `--measure --config.base.report_test=True` reads the test set once, for the files that are there.
+then `--measure --config.base.report_test=True` reads the test set for the files that are there.
 """
 
 import pathlib
