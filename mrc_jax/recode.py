@@ -145,24 +145,7 @@ def recode_round(
         problem, arrays, state, data[0], key, count=problem.recipe.recode_examples, batch=batch
     )
 
-    def turn(carry: tuple[chex.Array, ...], number: chex.Array) -> tuple[Any, chex.Array]:
-        value, indices, moved = carry
-        block = _block(problem, arrays, state, value, number)
-        own = jnp.where(block.in_use, factors[:, block.entry], 0)
-        slope = jnp.where(block.in_use, gradient[block.entry], 0) + own.T @ moved
-        curvature = _damped(own.T @ own, block.scale, damping)
-        index, gain = _best(problem, block, indices, slope, curvature)
-        chosen = _values(problem, block, index[None])[:, 0]
-        better = (gain > 0) & (number < problem.header.blocks)
-        chosen = jnp.where(better & block.in_use, chosen, block.value)
-        target = jnp.where(block.in_use & better, block.entry, problem.header.entries)
-        moved = moved + own @ (chosen - block.value)
-        place = jnp.where(better, number, problem.header.blocks)
-        indices = indices.at[place].set(index, mode="drop")
-        return (value.at[target].set(chosen, mode="drop"), indices, moved), jnp.where(
-            better, gain, 0
-        )
-
+    turn = partial(_turn, problem, arrays, state, gradient, factors, damping)
     start = (state.coded.value, state.indices, jnp.zeros(factors.shape[0], jnp.float32))
     (value, indices, _), gains = lax.scan(turn, start, blocks)
     after = jnp.mean(lax.map(partial(loss, value), batches))
@@ -179,6 +162,40 @@ def recode_round(
         "fell": before - after,
         "kept": kept.astype(jnp.float32),
     }
+
+
+def _turn(
+    problem: Problem,
+    arrays: Any,
+    state: State,
+    gradient: chex.Array,
+    factors: chex.Array,
+    damping: chex.Numeric,
+    carry: tuple[chex.Array, ...],
+    number: chex.Array,
+) -> tuple[tuple[chex.Array, ...], chex.Array]:
+    """One block of a round: its candidate, and the predicted gain.
+
+    Args:
+      gradient, factors: where the round began, by entry.
+      carry: the coded vector, the indices, and the factors times what has moved since.
+      number: of the block.
+    """
+    value, indices, moved = carry
+    blocks, entries = problem.header.blocks, problem.header.entries
+    block = _block(problem, arrays, state, value, number)
+    own = jnp.where(block.in_use, factors[:, block.entry], 0)
+    slope = jnp.where(block.in_use, gradient[block.entry], 0) + own.T @ moved
+    curvature = _damped(own.T @ own, block.scale, damping)
+    index, gain = _best(problem, block, indices, slope, curvature)
+    better = (gain > 0) & (number < blocks)
+    chosen = _values(problem, block, index[None])[:, 0]
+    chosen = jnp.where(better & block.in_use, chosen, block.value)
+    moved = moved + own @ (chosen - block.value)
+    indices = indices.at[jnp.where(better, number, blocks)].set(index, mode="drop")
+    target = jnp.where(better & block.in_use, block.entry, entries)
+    value = value.at[target].set(chosen, mode="drop")
+    return (value, indices, moved), jnp.where(better, gain, 0)
 
 
 def _damped(curvature: chex.Array, scale: chex.Array, damping: chex.Numeric) -> chex.Array:

@@ -61,7 +61,9 @@ def test_shifts_are_as_far_as_they_say(still) -> None:
 
 def test_rotations_turn_the_image_and_leave_its_middle(still) -> None:
     still.setattr(distort, "ROTATION", 1.0)
-    done = distort.with_copies(_blobs(300), 1, 0, strength=0.5).inputs[300:, ..., 0].astype(np.float64)
+    done = (
+        distort.with_copies(_blobs(300), 1, 0, strength=0.5).inputs[300:, ..., 0].astype(np.float64)
+    )
     assert np.abs(_middles(done[..., None]) - 13.5).max() < 0.1
     y, x = np.mgrid[:28, :28] - 13.5
     mass = done.sum(axis=(1, 2))
