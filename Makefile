@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= python3.11 python3.12 python3
 DATA ?=
-SOURCES := mrc_jax experiments configs tests typings
+SOURCES := mrc_jax experiments configs docs tests typings
 
 .PHONY: help demo test test-slow test-numpy lint format clean
 

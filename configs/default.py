@@ -13,6 +13,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = "digits"
     config.data_dir = ""
     config.distorted_copies = 0  # of the training images, to train on beside them
+    config.distortion = 1.0  # a factor of how far the copies are distorted
     config.augment = "none"  # or 'crop_flip': images are moved and mirrored at random, each step
 
     # The network: 'mlp' with the widths of its hidden layers, or (hidden is empty) 'lenet5', or
@@ -40,10 +41,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.codebook_bytes = 1 << 29  # a larger shared codebook is not kept between waves
     config.wave_blocks = 1  # blocks coded between refine steps
     config.refine_steps = 10  # steps on the blocks not yet coded, after each wave
+    config.recode_sweeps = 0  # how often blocks choose again once all are coded
+    config.recode_examples = 1000  # of which the curvature is taken for it
 
     # Training of the uncompressed network, which the report compares with.
     config.plain_steps = 2000
     config.plain_learning_rate = 1e-3
+    config.plain_weight_decay = 0.0  # times the rate: the share of its weights that a step takes
     config.start_from_plain = False  # whether the posterior's means start from its weights
     config.distil = False  # whether its outputs, not the labels, are the posterior's targets
 

@@ -19,17 +19,17 @@ def get_config() -> ml_collections.ConfigDict:
     config.scale_ranges = 8
     config.relative_means = True
     config.slack_nats = 1.4
-    config.selection = "ordered"
-    config.distorted_copies = 8
+    config.selection = "sample"
+    config.distorted_copies = 15
     config.plain_steps = 15000
-    config.steps = 70000
+    config.steps = 200000
     config.refine_steps = 60
     config.batch_size = 64
-    config.learning_rate = 6e-3
-    config.final_learning_rate = 2e-4
+    config.learning_rate = 1.7e-3
+    config.final_learning_rate = 1e-4
     config.refine_learning_rate = 4e-4
     config.beta_init = 1e-5
-    config.beta_step = 1e-3
+    config.beta_step = 3e-4
     config.log_std_init = -4.0
     config.steps_per_call = 250
     return config

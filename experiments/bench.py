@@ -1,9 +1,6 @@
 """A comparison of methods in its work directory: members, one by one, a table and a plot."""
 
-import csv
 import dataclasses
-import io
-import json
 import pathlib
 import re
 import shutil
@@ -16,6 +13,7 @@ import numpy as np
 
 from experiments import networks, record
 from experiments.bench_figure import draw
+from experiments.bench_table import markdown, of_run, write_tables
 from experiments.data import Dataset, load
 from experiments.methods import METHODS, Subject, subject
 from experiments.run import compress, opened
@@ -29,10 +27,7 @@ from mrc_jax.sharing import make_sharing, tree_of
 from mrc_jax.value_file import pack_values
 
 MIRACLE = "miracle"  # a run of `compress`, with settings that are fields of its config
-_COLUMNS = (
-    "member", "method", "settings", "file_bytes", "validation_error", "test_error",
-    "validation_loss", "unique_values", "entropy_bits", "power_share", "compress_s", "decode_s",
-)  # fmt: skip
+_ROOT = pathlib.Path(__file__).parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +64,7 @@ class Bench:
                 "a comparison's config has `base`, a run's config, and `members`, pairs of a "
                 "method and its settings; see configs/compare/"
             ) from None
+        self.runs = [_ROOT / folder for folder in config.get("runs", ())]
         if len({member.folder for member in self.members}) < len(self.members):
             raise UsageError("two members have the same method and settings")
 
@@ -79,10 +75,13 @@ class Bench:
         text = "_".join([method, *(f"{name}={value}" for name, value in settings.items())])
         return Member(method, settings, self.workdir / re.sub(r"[^\w.,=-]+", ",", text)[:150])
 
-    def go(self) -> None:
-        """Trains the network and runs the members that are not done."""
+    def go(self, is_new_run: bool = True) -> None:
+        """Trains the network, runs the members that are not done unless that is not wanted, and
+        measures again those whose test error is wanted and was not read.
+        """
         with lock(self.workdir):
-            todo = [member for member in self.members if member.report is None]
+            todo = [member for member in self.members if not self._is_done(member.report)]
+            todo = [member for member in todo if is_new_run or member.report is not None]
             if not todo:
                 return
             dataset = load(self.base.data, self.base.data_dir)
@@ -90,20 +89,44 @@ class Bench:
                 inputs, labels = job.data()
                 job.bar.close()
                 own = subject(job.net, job.plain, (inputs, labels), self.base.seed)
-            self._plain(own, dataset)
+            self.measure_plain(own, dataset)
             for number, member in enumerate(todo):
                 print(f"{number + 1} of {len(todo)}: {member.folder.name}", flush=True)
-                begin = time.monotonic()
-                member.folder.mkdir(parents=True, exist_ok=True)
-                made = self._miracle if member.method == MIRACLE else self._of_values
-                report = made(member, own, dataset)
-                said = f"{report['file_bytes']} bytes, {report['validation_error']:.2%} wrong"
-                print(f"  {said}, {time.monotonic() - begin:.0f} s", flush=True)
+                self.run(member, own, dataset)
 
-    def _plain(self, own: Subject, dataset: Dataset) -> None:
+    def run(self, member: Member, own: Subject, dataset: Dataset) -> dict[str, Any]:
+        """Runs a member, or measures its file again where there is one; returns its report."""
+        begin = time.monotonic()
+        member.folder.mkdir(parents=True, exist_ok=True)
+        if member.report is not None:
+            report = self._again(member, own, dataset)
+        else:
+            made = self._miracle if member.method == MIRACLE else self._of_values
+            report = made(member, own, dataset)
+        said = f"{report['file_bytes']} bytes, {report['validation_error']:.2%} wrong"
+        print(f"  {said}, {time.monotonic() - begin:.0f} s", flush=True)
+        return report
+
+    def measure_plain(self, own: Subject, dataset: Dataset) -> None:
+        """Writes down the plain network's size and errors."""
         size = sum(4 * leaf.size for leaf in jax.tree.leaves(own.weights))
         found = {"file_bytes": size, **self._errors(own, own.weights, dataset)}
         record.write_json(self.workdir / "plain.json", {**found, **record.origin()})
+
+    def _is_done(self, report: dict[str, Any] | None) -> bool:
+        return report is not None and ("test_error" in report or not self.base.report_test)
+
+    def _again(self, member: Member, own: Subject, dataset: Dataset) -> dict[str, Any]:
+        """The errors of a member's file, measured now."""
+        apart = member.folder / "model.manifest"
+        manifest = (
+            files.read(apart) if apart.exists() else make_sharing(own.weights, 0).manifest.data
+        )
+        weights = decode(files.read(member.folder / "model.mrc"), manifest)
+        errors = self._errors(own, tree_of(weights, own.weights), dataset)
+        report = {**(member.report or {}), **errors}
+        record.write_json(member.folder / "compared.json", report)
+        return report
 
     def _of_values(self, member: Member, own: Subject, dataset: Dataset) -> dict[str, Any]:
         begin = time.monotonic()
@@ -171,6 +194,7 @@ class Bench:
         }
         if self.base.report_test:
             found["test_error"] = networks.error(own.net, weights, dataset.test)
+            found["test_loss"] = networks.mean_loss(own.net, weights, dataset.test)
         return found
 
     def write(self) -> str:
@@ -179,37 +203,10 @@ class Bench:
         Raises UsageError where no member is done.
         """
         found = [report for member in self.members if (report := member.report) is not None]
+        found += [of_run(folder) for folder in self.runs]
         if not found:
             raise UsageError(f"no member is done in {self.workdir}")
         plain = record.read_json(self.workdir / "plain.json")
-        text = io.StringIO()
-        writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([{k: r.get(k, "") for k in _COLUMNS} for r in found])
-        lines = "".join(json.dumps(report) + "\n" for report in (plain, *found))
-        files.write(self.workdir / "results.csv", text.getvalue().encode())
-        files.write(self.workdir / "results.jsonl", lines.encode())
+        write_tables(found, plain, self.workdir)
         draw(found, plain, self.workdir / "rate.png", self.base.name)
         return markdown(found, plain)
-
-
-def markdown(reports: list[dict[str, Any]], plain: dict[str, Any]) -> str:
-    """The table: a line for each member, and the plain network first."""
-    split = (
-        "test_error" if all("test_error" in r for r in (plain, *reports)) else "validation_error"
-    )
-    lines = [
-        f"| method | settings | bytes | smaller | {split.replace('_', ' ')} | values | compress, s "
-        "| decode, s |",
-        "|---|---|---|---|---|---|---|---|",
-        f"| plain network, float32 | | {plain['file_bytes']:,} | 1 x | {plain[split]:.2%} | | | |",
-    ]
-    for report in sorted(reports, key=lambda r: (r["method"], r["file_bytes"])):
-        settings = ", ".join(f"{k} {v}" for k, v in report["settings"].items())
-        lines.append(
-            f"| {report['method'].replace('_', ' ')} | {settings} | {report['file_bytes']:,} | "
-            f"{plain['file_bytes'] / report['file_bytes']:.0f} x | {report[split]:.2%} | "
-            f"{report.get('unique_values', '')} | {report['compress_s']:.0f} | "
-            f"{report['decode_s']:.3f} |"
-        )
-    return "\n".join(lines)

@@ -3,7 +3,8 @@
 python -m experiments.compare --config=configs/compare/digits.py --workdir=out/compare
 
 Each member of the config is a method with its settings; what is finished is not run again, so the
-same command goes on with a comparison that was stopped.
+same command goes on with a comparison that was stopped. Settings are chosen by validation errors;
+then `--measure --config.base.report_test=True` reads the test set for the files that are there.
 """
 
 import pathlib
@@ -19,6 +20,10 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The comparison's conf
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is kept that it writes.")
 _TABLE = flags.DEFINE_bool("table", False, "Make the table again from the folders; run nothing.")
 
+_MEASURE = flags.DEFINE_bool(
+    "measure", False, "Read the test set for what is done, with report_test; run nothing."
+)
+
 
 def main(argv: list[str]) -> None:
     """The command."""
@@ -26,7 +31,7 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"unknown argument {argv[1]!r}; fields are --config.FIELD=VALUE")
     bench = Bench(_CONFIG.value, pathlib.Path(str(_WORKDIR.value)))
     if not _TABLE.value:
-        bench.go()
+        bench.go(is_new_run=not _MEASURE.value)
     print(bench.write())
 
 

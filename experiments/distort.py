@@ -16,13 +16,14 @@ _KNOTS = 5  # of the bend, along each side
 _CHUNK = 5000  # images at a time
 
 
-def with_copies(split: Split, count: int, seed: int) -> Split:
+def with_copies(split: Split, count: int, seed: int, strength: float = 1.0) -> Split:
     """A split and then `count` distorted copies of it, each in its order.
 
     Args:
       split: images of N examples.
       count: copies.
       seed: of the distortions.
+      strength: a factor of the largest of each distortion.
     """
     images = split.inputs
     out = np.empty((1 + count, *images.shape), np.uint8)
@@ -32,30 +33,31 @@ def with_copies(split: Split, count: int, seed: int) -> Split:
         for start in range(0, len(images), _CHUNK):
             part = slice(start, start + _CHUNK)
             keys = jax.random.split(jax.random.fold_in(key, start), len(images[part]))
-            out[1 + number, part] = _distort(keys, images[part])
+            out[1 + number, part] = _distort(keys, images[part], strength)
     return Split(out.reshape(-1, *images.shape[1:]), np.tile(split.labels, 1 + count))
 
 
-def of_shards(dataset: Dataset, count: int, seed: int) -> Split:
+def of_shards(dataset: Dataset, count: int, seed: int, strength: float) -> Split:
     """The training examples with their copies; where they are in shards, each shard's follow it."""
     if not dataset.shards:
-        return with_copies(dataset.train, count, seed)
+        return with_copies(dataset.train, count, seed, strength)
     parts = zip(dataset.shards, dataset.train.divided(len(dataset.shards)), strict=True)
     done = [
-        with_copies(part, count, seed ^ shard * 0x9E3779B1 & 0x7FFFFFFF) for shard, part in parts
+        with_copies(part, count, seed ^ shard * 0x9E3779B1 & 0x7FFFFFFF, strength)
+        for shard, part in parts
     ]
     return Split(*(np.concatenate([getattr(s, n) for s in done]) for n in ("inputs", "labels")))
 
 
 @jax.jit
-def _distort(keys: chex.PRNGKey, images: chex.Array) -> chex.Array:
+def _distort(keys: chex.PRNGKey, images: chex.Array, strength: chex.Numeric) -> chex.Array:
     """Each image [N, H, W, C] seen through a map of its own."""
-    return jax.vmap(_one)(keys, images)
+    return jax.vmap(_one, (0, 0, None))(keys, images, strength)
 
 
-def _one(key: chex.PRNGKey, image: chex.Array) -> chex.Array:
+def _one(key: chex.PRNGKey, image: chex.Array, strength: chex.Numeric) -> chex.Array:
     height, width, channels = image.shape
-    y, x = _places(key, height, width)
+    y, x = _places(key, height, width, strength)
     pixels, value = image.reshape(-1, channels), 0.0
     for row in (jnp.floor(y), jnp.floor(y) + 1):
         for column in (jnp.floor(x), jnp.floor(x) + 1):
@@ -66,22 +68,25 @@ def _one(key: chex.PRNGKey, image: chex.Array) -> chex.Array:
     return jnp.round(value).astype(jnp.uint8).reshape(image.shape)
 
 
-def _places(key: chex.PRNGKey, height: int, width: int) -> tuple[chex.Array, chex.Array]:
+def _places(
+    key: chex.PRNGKey, height: int, width: int, strength: chex.Numeric
+) -> tuple[chex.Array, chex.Array]:
     """Row and column, float32[H * W], at which each pixel of the copy looks."""
     keys = jax.random.split(key, 5)
     angle, shear = (
-        jax.random.uniform(k, (), minval=-most, maxval=most)
+        strength * jax.random.uniform(k, (), minval=-most, maxval=most)
         for k, most in ((keys[0], ROTATION), (keys[1], SHEAR))
     )
-    scale = jnp.exp(jax.random.uniform(keys[2], (2, 1), minval=-LOG_SCALE, maxval=LOG_SCALE))
-    shift = jax.random.uniform(keys[3], (2, 1), minval=-SHIFT, maxval=SHIFT)
+    log_scale = jax.random.uniform(keys[2], (2, 1), minval=-LOG_SCALE, maxval=LOG_SCALE)
+    scale = jnp.exp(strength * log_scale)
+    shift = strength * jax.random.uniform(keys[3], (2, 1), minval=-SHIFT, maxval=SHIFT)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     turn = jnp.array([[cos, shear * cos - sin], [sin, shear * sin + cos]])
     grid = jnp.stack(jnp.mgrid[:height, :width]).reshape(2, -1)
     middle = jnp.array([[(height - 1) / 2], [(width - 1) / 2]])
     knots = jax.random.normal(keys[4], (2, _KNOTS, _KNOTS))
     bend = jnp.einsum("yk,ckl,xl->cyx", _weights(height), knots, _weights(width)).reshape(2, -1)
-    y, x = middle + turn @ (scale * (grid - middle)) + width * (shift + BEND * bend)
+    y, x = middle + turn @ (scale * (grid - middle)) + width * (shift + strength * BEND * bend)
     return y, x
 
 

@@ -4,6 +4,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import chex
@@ -87,14 +88,26 @@ def _rate_distortion(
       values: of each tensor beside zero; 0 leaves those that are not pruned as they are.
       examples: of the training data, by which the objective is estimated.
     """
-    found = _importance(subject, objective, examples)
+    found = importance_of(subject, objective, examples)
     weights = importance.prune(subject.weights, found, pruned) if pruned else subject.weights
-    if not values:
-        return jax.tree.map(lambda w: to_bfloat16(np.asarray(w)).astype(np.float32), weights)
+    if values:
+        return few_values(weights, found, values, bool(pruned))
+    return jax.tree.map(lambda w: to_bfloat16(np.asarray(w)).astype(np.float32), weights)
+
+
+def few_values(weights: Any, found: importance.Importance, values: int, is_pruned: bool) -> Any:
+    """The weights with so many bfloat16 values a tensor, at the least cost.
+
+    Args:
+      weights: a tree.
+      found: what changing them costs.
+      values: of each tensor, at most; beside zero where it is pruned.
+      is_pruned: whether zeros stay what they are.
+    """
 
     def quantised(weights: Any, square: Any, quartic: Any) -> np.ndarray:
         flat = np.array(weights, np.float32).ravel()
-        used = flat != 0 if pruned else np.ones(flat.size, bool)
+        used = flat != 0 if is_pruned else np.ones(flat.size, bool)
         if np.any(used):
             parts = (np.asarray(x).ravel()[used] for x in (weights, square, quartic))
             centroids, nearest = k_centroids(*parts, k=min(values, int(np.sum(used))))
@@ -104,26 +117,34 @@ def _rate_distortion(
     return jax.tree.map(quantised, weights, found.square, found.quartic)
 
 
-def _importance(subject: Subject, objective: str, examples: int) -> importance.Importance:
-    inputs, labels = (jnp.asarray(x[:examples]) for x in subject.data)
+def importance_of(subject: Subject, objective: str, examples: int) -> importance.Importance:
+    """What changing a network's weights costs by one of OBJECTIVES, by its first examples."""
+    if objective not in OBJECTIVES:
+        raise UsageError(f"objective = {objective!r}: must be one of {', '.join(OBJECTIVES)}")
+    pair = tuple(jnp.asarray(x[:examples]) for x in subject.data)
+    return _importance(subject.net, objective, subject.weights, pair, subject.key)
 
+
+@partial(jax.jit, static_argnames=("net", "objective"))
+def _importance(
+    net: nn.Module, objective: str, weights: Any, pair: Any, key: chex.PRNGKey
+) -> importance.Importance:
     def logits(weights: Any, one: Any) -> chex.Array:
-        return networks.logits(subject.net, weights, one[None])[0]
+        return networks.logits(net, weights, one[None])[0]
 
     def loss(weights: Any, one: Any) -> chex.Array:
         return networks.loss(logits(weights, one[0])[None], one[1][None])[0]
 
-    pair, key = (inputs, labels), subject.key
-    made: dict[str, Callable[[Any], importance.Importance]] = {
-        "baseline": importance.baseline,
-        "fisher": lambda w: importance.fisher(logits, w, inputs),
-        "gradient": lambda w: importance.gradient(loss, w, pair),
-        "hessian": lambda w: importance.hessian(loss, w, pair, key, 4),
-        "gradient_and_hessian": lambda w: importance.gradient_and_hessian(loss, w, pair, key, 4),
+    made: dict[str, Callable[[], importance.Importance]] = {
+        "baseline": lambda: importance.baseline(weights),
+        "fisher": lambda: importance.fisher(logits, weights, pair[0]),
+        "gradient": lambda: importance.gradient(loss, weights, pair),
+        "hessian": lambda: importance.hessian(loss, weights, pair, key, 4),
+        "gradient_and_hessian": lambda: importance.gradient_and_hessian(
+            loss, weights, pair, key, 4
+        ),
     }
-    if objective not in made:
-        raise UsageError(f"objective = {objective!r}: must be one of {', '.join(OBJECTIVES)}")
-    return jax.jit(made[objective])(subject.weights)
+    return made[objective]()
 
 
 METHODS: Mapping[str, Callable[..., Any]] = {

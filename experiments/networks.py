@@ -80,15 +80,17 @@ def train_plain(
     config: Config,
     on_call: Callable[[Any, int, float], None],
 ) -> Any:
-    """Trains the uncompressed network with Adam, its rate falling to zero by a cosine.
+    """Trains the uncompressed network with Adam, or AdamW where weights decay (Loshchilov and
+    Hutter 2019, arXiv 1711.05101), its rate falling to zero by a cosine.
 
     Args:
       net: the network that is coded; `plain_network` of it is trained.
       state: of `plain_start`, or what a call left.
       done: the steps that led to it.
       split: training data.
-      config: plain_steps, plain_learning_rate, batch_size, augment, steps_per_call, seed, mesh and
-        shards; split has the shards of this process, one after the other, where there are several.
+      config: plain_steps, plain_learning_rate, plain_weight_decay, batch_size, augment,
+        steps_per_call, seed, mesh and shards; split has the shards of this process, one after the
+        other, where there are several.
       on_call: called with (state, steps done, loss in nats).
 
     Returns:
@@ -146,7 +148,7 @@ def plain_program(
             (value, moved), gradient = jax.value_and_grad(objective, has_aux=True)(
                 trained, weights, inputs, labels, jax.random.fold_in(own, _DROPOUT)
             )
-            updates, opt_state = optimizer.update(gradient, opt_state)
+            updates, opt_state = optimizer.update(gradient, opt_state, trained)
             return ({**moved, **_updated(trained, updates)}, opt_state), value
 
         return jax.lax.scan(step, state, numbers)
@@ -202,7 +204,9 @@ def _updated(trained: Any, updates: Any) -> dict[str, Any]:
 
 def _plain_optimizer(config: Config) -> optax.GradientTransformation:
     rate = optax.cosine_decay_schedule(config.plain_learning_rate, config.plain_steps)
-    return optax.adam(rate)
+    if not config.plain_weight_decay:
+        return optax.adam(rate)
+    return optax.adamw(rate, weight_decay=config.plain_weight_decay)
 
 
 def error(net: nn.Module, weights: Any, split: Split) -> float:

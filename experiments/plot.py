@@ -123,9 +123,10 @@ def draw(
 
     split = "test" if all("test_error" in r for r in reports) else "validation"
     figure, axes = pyplot.subplots(figsize=(7.0, 4.2), layout="constrained")
-    plain = 100 * fmean([r[f"plain_{split}_error"] for r in reports])
-    dense = 4 * reports[0]["parameters"]
-    axes.axhline(plain, color="0.5", linestyle="--", label=f"plain network, {dense:,} B")
+    of_plain = f"plain_{split}_error"  # unknown where the plain network was not kept
+    if plain := [r[of_plain] for r in reports if of_plain in r]:
+        label = f"plain network, {4 * reports[0]['parameters']:,} B"
+        axes.axhline(100 * fmean(plain), color="0.5", linestyle="--", label=label)
     coded = curves(reports, f"{split}_error")
     for label, points in coded.items():
         _curve(axes, points, f"decoded from the file, {split} error" + f"\n{label}" * bool(label))

@@ -22,6 +22,7 @@ from mrc_jax.compress import Progress, code_all, kl_of_blocks, train_to_budget
 from mrc_jax.errors import UsageError
 from mrc_jax.feed import steps_on
 from mrc_jax.mesh import Placed, local, make_mesh, own_shards
+from mrc_jax.recode import recode_all
 from mrc_jax.sharing import tree_of
 from mrc_jax.train import Problem, State
 
@@ -70,15 +71,24 @@ class Run:
         if "posterior_mean" not in self.meta["errors"]:
             self._after_training(self.state)
         self.state = code_all(self.problem, self.arrays, self.state, run_steps, self.on_call)
-        self.bar.close()
         self._spend("code")
+        left = self.meta.get("recoded", {})
+        self.state = recode_all(
+            self.problem, self.arrays, self.state, data, on_call=self.on_call, **left
+        )
+        self.bar.close()
         return self._finish(self.state)
 
     def data(self) -> tuple[Any, Any]:
         """What the posterior is trained on, (inputs, targets), this process's shards one by one;
         trains the plain network, from which the posterior's means start where the config says so.
         """
-        examples = distort.of_shards(self.dataset, self.config.distorted_copies, self.config.seed)
+        examples = distort.of_shards(
+            self.dataset,
+            self.config.distorted_copies,
+            self.config.seed,
+            self.config.distortion,
+        )
         self.plain = self._plain(examples)
         if self.config.start_from_plain and int(self.state.step) == 0:
             self.state = self._prepared(self.plain)[2]
@@ -175,7 +185,10 @@ class Run:
         unit = "steps" if progress.phase == "train" else "blocks"
         values = progress.metrics
         text = f"budget {progress.budget_nats:.2f} nats"
-        if values:
+        if progress.phase == "recode":
+            text = f"loss {values['loss']:.4f}"
+            self.meta["recoded"] = {"done": progress.done, "damping": values["damping"]}
+        elif values:
             text = f"loss {values['loss']:.4f}, KL {values['kl_nats']:.2f} of {text}"
         self.bar.update(progress.phase, unit, progress.done, progress.total, text)
         self.metrics.add(phase=progress.phase, done=progress.done, **values)

@@ -30,10 +30,12 @@ class Config:
       mesh: the devices that share the work, see `mrc_jax.mesh.axes_of`; '' is one.
       data, data_dir: which data set, and where its files are.
       distorted_copies: of the training images, by `experiments.distort`.
+      distortion: their strength there.
       augment: what each step does to the images of its batch, see `experiments.augment`.
       model, hidden: the network, and the widths of an mlp's hidden layers.
       width: channels of the first convolution of one of NORMALISED; 0: as published.
       plain_steps, plain_learning_rate: training of the uncompressed network.
+      plain_weight_decay: a step takes this share times the rate from its weights.
       start_from_plain: whether the posterior's means start there, and not at random.
       distil: whether its outputs are the targets of the posterior's training, in place of labels.
       seed: of everything random.
@@ -52,10 +54,12 @@ class Config:
     refine_steps: int
     data_dir: str = ""
     distorted_copies: int = 0
+    distortion: float = 1.0
     augment: str = "none"
     hidden: tuple[int, ...] = ()
     width: int = 0
     plain_learning_rate: float = 1e-3
+    plain_weight_decay: float = 0.0
     start_from_plain: bool = False
     distil: bool = False
     seed: int = 0
@@ -77,6 +81,8 @@ class Config:
     parameterisation: str = "mean_variance"
     codebook_bytes: int = 1 << 29
     wave_blocks: int = 1
+    recode_sweeps: int = 0
+    recode_examples: int = 1000
     batch_size: int = 128
     learning_rate: float = 1e-3
     final_learning_rate: float = 3e-4
@@ -121,13 +127,17 @@ class Config:
         for name in ("slack_nats", "log_std_init"):
             if not math.isfinite(getattr(self, name)):
                 raise UsageError(f"{name} = {getattr(self, name)}: must be finite")
-        for name in ("plain_learning_rate", "checkpoint_every_s"):
+        for name in ("plain_learning_rate", "checkpoint_every_s", "distortion"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be positive and finite")
         if self.data_shards < 0 or self.shards % math.prod(axes_of(self.mesh).values()):
             raise UsageError(
                 f"data_shards = {self.data_shards}: must be a multiple of the devices of the mesh, "
                 f"{self.mesh!r}, or 0"
+            )
+        if not 0 <= self.plain_weight_decay < math.inf:
+            raise UsageError(
+                f"plain_weight_decay = {self.plain_weight_decay}: must be finite and at least 0"
             )
         self.recipe()
 

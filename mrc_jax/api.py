@@ -17,6 +17,7 @@ from mrc_jax.feed import steps_on
 from mrc_jax.mesh import local, replicated
 from mrc_jax.posterior import Posterior, init_variables
 from mrc_jax.recipe import Recipe
+from mrc_jax.recode import recode_all
 from mrc_jax.sharing import make_sharing
 from mrc_jax.train import Augment, Loss, Problem, State, init_state
 
@@ -85,6 +86,7 @@ def compress_network(
     run_steps = steps_on(problem, arrays, data)
     state = train_to_budget(problem, state, run_steps, on_call)
     state = code_all(problem, arrays, state, run_steps, on_call)
+    state = recode_all(problem, arrays, state, data, on_call=on_call)
     return result(problem, state, time.monotonic() - start)
 
 

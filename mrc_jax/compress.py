@@ -36,9 +36,9 @@ class Progress(NamedTuple):
     """What a call of a compiled program left behind.
 
     Attributes:
-      phase: 'train' or 'code'.
+      phase: 'train', 'code' or 'recode'.
       done, total: steps, or blocks.
-      metrics: of `train.train_step`; empty where no step was made.
+      metrics: of `train.train_step`; empty where no step was made, and the loss alone in 'recode'.
       budget_nats: the KL target of a block.
     """
 

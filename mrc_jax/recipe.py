@@ -37,6 +37,9 @@ class Recipe:
       steps: training steps before the first block is coded.
       refine_steps: training steps after each wave.
       wave_blocks: blocks coded between refine steps (Algorithm 2: 1).
+      recode_sweeps: how often blocks choose again once all are coded (`recode`); then what is coded
+        is no sample of the posterior.
+      recode_examples: of which the curvature of the loss is taken for it.
       batch_size: examples of a step.
       data_shards: parts of the data, each of which gives an equal share of every batch; the devices
         that divide the batches divide it. The batches depend on it, not on the devices.
@@ -64,6 +67,8 @@ class Recipe:
     steps: int = 10_000
     refine_steps: int = 10
     wave_blocks: int = 1
+    recode_sweeps: int = 0
+    recode_examples: int = 1000
     batch_size: int = 128
     data_shards: int = 1
     learning_rate: float = 1e-3
@@ -79,8 +84,8 @@ class Recipe:
         """Raises UsageError naming the first field that is impossible."""
         at_least = {
             "bits": 0, "block_size": 0, "codebook_blocks": 1, "scale_ranges": 1, "steps": 1,
-            "refine_steps": 0, "wave_blocks": 1, "batch_size": 1, "steps_per_call": 1,
-            "codebook_bytes": 0, "data_shards": 1,
+            "refine_steps": 0, "wave_blocks": 1, "recode_sweeps": 0, "recode_examples": 1,
+            "batch_size": 1, "steps_per_call": 1, "codebook_bytes": 0, "data_shards": 1,
         }  # fmt: skip
         for name, minimum in at_least.items():
             if getattr(self, name) < minimum:

@@ -60,8 +60,10 @@ def test_shifts_are_as_far_as_they_say(still) -> None:
 
 
 def test_rotations_turn_the_image_and_leave_its_middle(still) -> None:
-    still.setattr(distort, "ROTATION", 0.5)
-    done = distort.with_copies(_blobs(300), 1, 0).inputs[300:, ..., 0].astype(np.float64)
+    still.setattr(distort, "ROTATION", 1.0)
+    done = (
+        distort.with_copies(_blobs(300), 1, 0, strength=0.5).inputs[300:, ..., 0].astype(np.float64)
+    )
     assert np.abs(_middles(done[..., None]) - 13.5).max() < 0.1
     y, x = np.mgrid[:28, :28] - 13.5
     mass = done.sum(axis=(1, 2))
@@ -71,9 +73,9 @@ def test_rotations_turn_the_image_and_leave_its_middle(still) -> None:
 
 
 def test_bends_have_their_standard_deviation(still) -> None:
-    still.setattr(distort, "BEND", 0.8 / 28)
+    still.setattr(distort, "BEND", 0.4 / 28)
     keys = jax.random.split(jax.random.key(0), 2000)
-    y, x = jax.vmap(lambda key: distort._places(key, 28, 28))(keys)
+    y, x = jax.vmap(lambda key: distort._places(key, 28, 28, 2.0))(keys)
     rows, columns = np.mgrid[:28, :28].reshape(2, -1)
     for moved in (np.asarray(y) - rows, np.asarray(x) - columns):
         assert np.std(moved, axis=0) == pytest.approx(np.full(784, 0.8), rel=0.1)

@@ -97,6 +97,27 @@ def test_plain_training_moves_the_statistics_and_adam_has_no_part_of_them() -> N
     assert jax.tree.structure(moments.mu) == jax.tree.structure({"params": start["params"]})
 
 
+def test_weights_decay_by_the_rate_times_the_decay_beside_adam_s_step() -> None:
+    """Loshchilov and Hutter (2019), algorithm 2: the first step's rate is the whole rate."""
+    data = random_images()
+    fields = {"model": "mlp", "hidden": (4,), "augment": "none", "width": 0}
+    plain = config_of("resnet20", plain_learning_rate=0.01, plain_weight_decay=0.0, **fields)
+    net = networks.network(plain, data)
+    start = networks.initial_weights(net, data, 0)
+
+    def after(config: Config) -> Any:
+        run, arrays = networks.plain_program(net, data.train, config)
+        return run(networks.plain_start(start, config), arrays, jnp.arange(1))[0][0]
+
+    decayed = after(dataclasses.replace(plain, plain_weight_decay=0.5))
+    jax.tree.map(
+        lambda a, b, w: np.testing.assert_allclose(a, b - 0.01 * 0.5 * w, rtol=0, atol=1e-6),
+        decayed,
+        after(plain),
+        start,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tiny_network_goes_from_images_to_a_file_that_decodes(

@@ -130,7 +130,8 @@ def assign_by_definition(mean, sigma, is_fixed, share, bits, threshold):
         away = np.abs(centres[:, None] - mu[free]) / deviation[free]
         away[np.ix_(centres == 0, np.abs(mu[free]) < 2.0**-bits)] = 0
         best = int(np.argmax(np.sum(away <= threshold, axis=1)))
-        order = [j for j in np.argsort(away[best], kind="stable") if away[best, j] <= threshold]
+        order = sorted(range(len(free)), key=lambda j: (away[best, j], abs(mu[free[j]])))
+        order = [j for j in order if away[best, j] <= threshold]
         taken = [free[j] for j in order[: int(share * len(mean)) - (len(mean) - len(free))]]
         for i in taken:
             values[i] = centres[best]

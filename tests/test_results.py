@@ -15,7 +15,8 @@ from mrc_jax.decode import decode, weights_sha256
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
-FOLDERS = sorted(path.parent for path in RESULTS.rglob("model.mrc"))
+FOLDERS = sorted(path.parent for path in RESULTS.rglob("report.json"))
+COMPARED = sorted(path.parent for path in RESULTS.rglob("compared.json"))
 
 
 def test_there_are_results() -> None:
@@ -40,6 +41,19 @@ def test_a_committed_table_is_what_the_folders_say(name: str, tmp_path: pathlib.
     table.write(tmp_path)
     for file in ("results.csv", "results.jsonl"):
         assert (tmp_path / file).read_text() == (RESULTS / name / file).read_text()
+
+
+@pytest.mark.parametrize("folder", COMPARED, ids=lambda f: str(f.relative_to(RESULTS))[:60])
+def test_a_file_of_a_comparison_has_the_size_and_weights_of_its_report(
+    folder: pathlib.Path,
+) -> None:
+    """Files of few kilobytes are kept."""
+    report = json.loads((folder / "compared.json").read_text())
+    path = folder / "model.mrc"
+    assert path.exists() or report["file_bytes"] > 8192
+    if path.exists():
+        assert path.stat().st_size == report["file_bytes"]
+        assert weights_sha256(decode(path.read_bytes())) == report["weights_sha256"]
 
 
 @pytest.mark.slow

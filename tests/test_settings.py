@@ -107,6 +107,8 @@ def test_a_value_of_another_type_is_refused_by_name(fields: dict[str, Any]) -> N
         {"slack_nats": float("nan")},
         {"log_std_init": float("-inf")},
         {"plain_learning_rate": 0.0},
+        {"plain_weight_decay": -0.1},
+        {"plain_weight_decay": float("inf")},
         {"checkpoint_every_s": float("nan")},
         {"bits": 31},
         {"bits": -1},

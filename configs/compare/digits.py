@@ -10,7 +10,8 @@ FIXING = {"learning_rate": 1e-3, "steps": 100, "batch_size": 64}
 def get_config() -> ml_collections.ConfigDict:
     """Returns the comparison: `base` is a run's config, whose plain network is what is compressed;
     `members` are pairs of a method (see experiments/methods.py, or 'miracle') and its settings,
-    which for 'miracle' are fields of the run's config.
+    which for 'miracle' are fields of the run's config; `runs` (none here) are folders of finished
+    runs of MIRACLE, from the repository's root.
     """
     compare = ml_collections.ConfigDict()
     compare.base = digits.get_config()

@@ -55,11 +55,12 @@ def largest(weights: np.ndarray, count: int) -> np.ndarray:
     return kept
 
 
-@partial(jax.jit, static_argnames=("loss", "layout", "settings"))
+@partial(jax.jit, static_argnames=("loss", "layout", "steps"))
 def train_phase(
     loss: Loss,
     layout: Layout,
-    settings: Settings,
+    steps: int,
+    learning_rate: chex.Numeric,
     params: dict[str, Any],
     place: chex.Array,
     data: Any,
@@ -68,7 +69,8 @@ def train_phase(
     """The training of a round, with a new Adam.
 
     Args:
-      loss, layout, settings: static.
+      loss, layout, steps: static.
+      learning_rate: at the start.
       params: `free`, what weights can be, float32[m], of which the first stays 0; and `others`.
       place: int32[weights], which of them each coded weight is.
       data: a pytree of arrays [examples, ...].
@@ -77,16 +79,16 @@ def train_phase(
     Returns:
       The parameters after, and the mean loss in nats.
     """
-    rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps, 0.01)
+    rate = optax.cosine_decay_schedule(learning_rate, steps, 0.01)
+    # Zeros are out of range, so that the gradients of most weights have nowhere to be added up.
+    place = jnp.where(place == 0, len(params["free"]), place)
 
     def objective(params: dict[str, Any], batch: Any, key: chex.PRNGKey) -> Any:
-        nats = loss(layout.join(params["free"][place], params["others"]), batch, key)
+        coded = params["free"].at[place].get(mode="fill", fill_value=0.0)
+        nats = loss(layout.join(coded, params["others"]), batch, key)
         return nats, nats
 
-    def still(gradient: dict[str, Any]) -> dict[str, Any]:
-        return {**gradient, "free": gradient["free"].at[0].set(0.0)}
-
-    return descend(objective, optax.adam(rate), still, params, data, draws)
+    return descend(objective, optax.adam(rate), lambda gradient: gradient, params, data, draws)
 
 
 def quantised(weights: np.ndarray, sizes: list[int], values: int) -> tuple[np.ndarray, np.ndarray]:
@@ -98,8 +100,8 @@ def quantised(weights: np.ndarray, sizes: list[int], values: int) -> tuple[np.nd
       values: of each tensor, beside zero.
 
     Returns:
-      What weights can be, float32[m], first zero, then the centroids of each tensor; and which of
-      them each weight is, int32[n].
+      What weights can be, float32[1 + tensors * values], first zero, then the centroids of each
+      tensor, then zeros where there were fewer; and which of them each weight is, int32[n].
     """
     free, place, start = [np.zeros(1)], np.zeros(weights.size, np.int32), 0
     for size in sizes:
@@ -111,7 +113,8 @@ def quantised(weights: np.ndarray, sizes: list[int], values: int) -> tuple[np.nd
             place[start + used] = sum(map(len, free)) + nearest
             free.append(centres)
         start += size
-    return np.concatenate(free).astype(np.float32), place
+    found = np.concatenate(free).astype(np.float32)
+    return np.pad(found, (0, 1 + len(sizes) * values - len(found))), place
 
 
 def compress(
@@ -141,13 +144,16 @@ def compress(
     layout = layout_of(weights, is_coded)
     coded, others = layout.split(weights)
     vector, data, rounds = np.asarray(coded), jax.tree.map(jnp.asarray, data), []
+    rate = jnp.float32(settings.learning_rate)
     pairs = zip(layout.shapes, layout.is_coded, strict=True)
     sizes = [int(np.prod(shape)) for shape, yes in pairs if yes]
 
     def train(free: np.ndarray, place: np.ndarray, number: int) -> tuple[np.ndarray, Any]:
         draws = draw(jax.random.fold_in(key, number), data, settings.steps, settings.batch_size)
         params = {"free": jnp.asarray(free), "others": others}
-        params, nats = train_phase(loss, layout, settings, params, jnp.asarray(place), data, draws)
+        params, nats = train_phase(
+            loss, layout, settings.steps, rate, params, jnp.asarray(place), data, draws
+        )
         check_loss(float(nats), number)
         share = float(np.mean(place > 0))
         rounds.append(Round(share, float(nats), len(np.unique(place)), 0, 0.0))

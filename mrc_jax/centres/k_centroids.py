@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 
 from mrc_jax.errors import UsageError
 
+_HALVINGS = 60  # of a group's range: beyond float64's digits
+
 
 def k_centroids(
     weights: ArrayLike, square: ArrayLike, quartic: ArrayLike, k: int, rounds: int = 100
@@ -34,17 +36,23 @@ def k_centroids(
         raise UsageError(f"{w.size} weights, but {s.size} and {q.size} importances")
     if not 1 <= k <= w.size:
         raise UsageError(f"k = {k}: {w.size} weights have from 1 to {w.size} centroids")
-    centroids = np.quantile(w, (np.arange(k) + 0.5) / k)
-    nearest = np.full(w.size, -1)
-    for _ in range(rounds):
+    order = np.argsort(w, kind="stable")
+    # All weights of a centroid are neighbours in this order, and what their cost needs are sums.
+    ascending, terms = w[order], _terms(w[order], s[order], q[order])
+    centroids, edges = np.quantile(w, (np.arange(k) + 0.5) / k), np.zeros(k - 1, np.int64)
+    for number in range(rounds):
         centroids = np.sort(centroids)
-        found = np.searchsorted((centroids[1:] + centroids[:-1]) / 2, w)
-        if np.array_equal(found, nearest):
+        middle = (centroids[1:] + centroids[:-1]) / 2
+        found = np.searchsorted(ascending, middle, side="right")
+        if number and np.array_equal(found, edges):
             break
-        nearest = found
-        for j in np.unique(nearest):
-            own = nearest == j
-            centroids[j] = best_centroid(w[own], s[own], q[own])
+        edges = found
+        starts, ends = np.concatenate([[0], found]), np.concatenate([found, [w.size]])
+        (used,) = np.nonzero(ends > starts)
+        sums = np.add.reduceat(terms, starts[used], axis=1)
+        centroids[used] = _least(sums, ascending[starts[used]], ascending[ends[used] - 1])
+    nearest = np.empty(w.size, np.int64)
+    nearest[order] = np.searchsorted(edges, np.arange(w.size), side="right")
     return centroids, nearest
 
 
@@ -52,19 +60,29 @@ def best_centroid(weights: np.ndarray, square: np.ndarray, quartic: np.ndarray) 
     """The c with the least sum of square (c - w)^2 + quartic (c - w)^4, float64[members] each; the
     plain mean where nothing costs anything.
     """
-    if not np.any(square) and not np.any(quartic):
-        return float(np.mean(weights))
-    if not np.any(quartic):
-        return float(np.sum(square * weights) / np.sum(square))
-    low, high = float(np.min(weights)), float(np.max(weights))
-    for _ in range(200):  # the slope rises, so its root is found by halving
-        middle = (low + high) / 2
-        d = middle - weights
-        slope = np.sum(square * d + 2 * quartic * d**3)
-        low, high = (low, middle) if slope > 0 else (middle, high)
-        if not low < (low + high) / 2 < high:
-            break
-    return (low + high) / 2
+    sums = _terms(weights, square, quartic).sum(axis=1, keepdims=True)
+    return float(_least(sums, np.min(weights, keepdims=True), np.max(weights, keepdims=True))[0])
+
+
+def _terms(w: np.ndarray, s: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """What `_least` needs the sums of, float64[8, weights]."""
+    return np.stack([np.ones_like(w), w, s, s * w, q, q * w, q * w**2, q * w**3])
+
+
+def _least(sums: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The best centroids of groups, float64[groups], by their sums of `_terms`, float64[8, groups],
+    and their least and largest weight.
+    """
+    count, w, s, sw, q, qw, qww, qwww = sums
+    is_quartic, costs = q > 0, s > 0
+    mean = np.where(costs, sw / np.where(costs, s, 1), w / count)
+    if not np.any(is_quartic):
+        return mean
+    for _ in range(_HALVINGS):  # the slope rises, so its root is found by halving
+        c = (low + high) / 2
+        slope = s * c - sw + 2 * (q * c**3 - 3 * qw * c**2 + 3 * qww * c - qwww)
+        low, high = np.where(slope > 0, low, c), np.where(slope > 0, c, high)
+    return np.where(is_quartic, (low + high) / 2, mean)
 
 
 def quantised_bits(counts: ArrayLike, bits: int = 32) -> int:

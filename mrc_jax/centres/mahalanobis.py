@@ -64,8 +64,8 @@ class _Left:
         return np.cumsum(change)[:-1]
 
     def take(self, most: int) -> tuple[float, np.ndarray]:
-        """The most popular centre and the places of at most so many weights, the nearest to it,
-        which are taken; none where no weight may go to any.
+        """The most popular centre and the places of at most so many weights, the nearest to it (of
+        those that count as zero the smallest), which are taken; none where no weight may go to any.
         """
         best = int(np.argmax(self.counts))
         centre = float(self.centres[best])
@@ -73,7 +73,8 @@ class _Left:
         distance = np.abs(centre - self.mean[members]) / self.sigma[members]
         if centre == 0:
             distance[np.abs(self.mean[members]) < self.tiny] = 0
-        taken = members[np.argsort(distance, kind="stable")[:most]]
+        order = np.lexsort((np.abs(self.mean[members]), distance))
+        taken = members[order[:most]]
         self.counts = self.counts - self._counts(self.first[taken], self.after[taken])
         places = self.places[taken]
         for name in ("places", "mean", "sigma", "first", "after"):

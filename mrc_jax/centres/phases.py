@@ -43,6 +43,11 @@ def draw(
     return jnp.asarray(batches, jnp.int32), jax.random.split(steps_key, steps)
 
 
+def numbers_of(settings: Any, names: tuple[str, ...]) -> dict[str, chex.Array]:
+    """Fields of settings as float32 scalars, so that one compiled program serves them all."""
+    return {name: jnp.float32(getattr(settings, name)) for name in names}
+
+
 def scan_steps(update: Update, state: Any, data: Any, draws: Any) -> tuple[Any, chex.Array]:
     """One update on each batch, in one scan.
 

@@ -16,11 +16,12 @@ import optax
 from mrc_jax.centres.assignment import Assignment, check_shares
 from mrc_jax.centres.layout import Layout, layout_of
 from mrc_jax.centres.mahalanobis import assign, deviations
-from mrc_jax.centres.phases import Loss, check_data, check_loss, draw, scan_steps
+from mrc_jax.centres.phases import Loss, check_data, check_loss, draw, numbers_of, scan_steps
 from mrc_jax.centres.report import Fixed, Round, summary
 from mrc_jax.centres.weight_noise import MIN_SIGMA, initial_sigma, sigma_gradient
 
 SHARES = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 1.0)
+_NUMBERS = ("strength", "learning_rate", "momentum", "weight_decay", "clip_norm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,6 @@ class Settings:
     batch_size: int = 128
 
 
-@partial(jax.jit, static_argnames=("loss", "layout", "settings"))
 def train_phase(
     loss: Loss,
     layout: Layout,
@@ -64,12 +64,14 @@ def train_phase(
     data: Any,
     draws: Any,
 ) -> tuple[dict[str, Any], chex.Array]:
-    """The training of a round: a new SGD on the loss of one sample of the weights.
+    """The training of a round: a new SGD on the loss of one sample of the weights. One compiled
+    program for all settings.
 
     Fixed weights are drawn too, and neither their mean nor their sigma moves.
 
     Args:
-      loss, layout, settings: static.
+      loss, layout: static.
+      settings: see there.
       params: mean and sigma, float32[weights], and others, a list.
       is_fixed: bool[weights].
       data: a pytree of arrays [examples, ...].
@@ -78,10 +80,24 @@ def train_phase(
     Returns:
       The parameters after, and the mean loss in nats.
     """
+    numbers = numbers_of(settings, _NUMBERS)
+    return _train_phase(loss, layout, numbers, params, is_fixed, data, draws)
+
+
+@partial(jax.jit, static_argnames=("loss", "layout"))
+def _train_phase(
+    loss: Loss,
+    layout: Layout,
+    numbers: dict[str, chex.Array],
+    params: dict[str, Any],
+    is_fixed: chex.Array,
+    data: Any,
+    draws: Any,
+) -> tuple[dict[str, Any], chex.Array]:
     optimizer = optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm),
-        optax.add_decayed_weights(settings.weight_decay),
-        optax.sgd(settings.learning_rate, settings.momentum),
+        optax.clip_by_global_norm(numbers["clip_norm"]),
+        optax.add_decayed_weights(numbers["weight_decay"]),
+        optax.sgd(numbers["learning_rate"], numbers["momentum"]),
     )
 
     def of_free(tree: Any) -> dict[str, Any]:
@@ -98,7 +114,7 @@ def train_phase(
             return loss(layout.join(sample, params["others"]), batch, loss_key)
 
         nats, gradient = jax.value_and_grad(objective)(params)
-        push = sigma_gradient(params["sigma"], noise, settings.strength)
+        push = sigma_gradient(params["sigma"], noise, numbers["strength"])
         gradient = of_free({**gradient, "sigma": gradient["sigma"] + push})
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         params: Any = optax.apply_updates(params, of_free(updates))

@@ -82,14 +82,14 @@ def longest_prefix(ascending: np.ndarray, allowed: float) -> int:
     return int(np.searchsorted(np.cumsum(ascending) / counted, allowed, side="right"))
 
 
-def _closest(distance: np.ndarray, allowed: float, most: int) -> np.ndarray:
-    """The positions of the longest prefix of the sorted distances, at most `most`; sorts no more of
-    them than it has to.
+def _closest(distance: np.ndarray, size: np.ndarray, allowed: float, most: int) -> np.ndarray:
+    """The positions of the longest prefix of the sorted distances, at most `most`, the smaller
+    weight of equally near ones first; sorts no more of them than it has to.
     """
     bound = _NEAR * allowed
     while True:
         near = np.flatnonzero(distance <= bound)
-        near = near[np.argsort(distance[near], kind="stable")]
+        near = near[np.lexsort((size[near], distance[near]))]
         count = longest_prefix(distance[near], allowed)
         if count < len(near) or len(near) in (0, len(distance)) or count >= most:
             return near[: min(count, most)]
@@ -100,9 +100,9 @@ def assign(weights: np.ndarray, share: float, delta: float, zero_distance: float
     """Gives a share of the weights centres, the most popular first.
 
     Again and again the proposal that is nearest to the most weights left takes the longest run of
-    those nearest to it (by relative distance) whose mean distance is within delta. Where it can
-    take none the proposals become sums of one more power of two and, beyond MOST_ORDER, the allowed
-    distance doubles until one is taken.
+    those nearest to it (by relative distance; of those at no distance from 0 the smallest) whose
+    mean distance is within delta. Where it can take none the proposals become sums of one more
+    power of two and, beyond MOST_ORDER, the allowed distance doubles until one is taken.
 
     Args:
       weights: float32[weights], of the whole network.
@@ -125,7 +125,8 @@ def assign(weights: np.ndarray, share: float, delta: float, zero_distance: float
         largest = max(-values[0], values[-1])
         possible = proposals(zero_distance, delta, largest, order)
         centre = possible[np.argmax(nearest_counts(values, possible))]
-        taken = _closest(relative_distance(values, centre, zero_distance), allowed, left)
+        distance = relative_distance(values, centre, zero_distance)
+        taken = _closest(distance, np.abs(values), allowed, left)
         if not len(taken):
             order += 1
             allowed *= 2 if order > MOST_ORDER else 1

@@ -11,7 +11,8 @@ _PADDED_TO = 32  # centres, so that few programs are compiled
 _FAR = 1e30  # distance of a centre that is only padding
 _TINY = 1e-12  # a weight is divided by no less
 _LEAST = 1e-9  # of the regulariser: below, nothing is left to pull
-_CHUNK = 1 << 14  # weights at once, so that memory does not grow as weights times centres
+_AT_ONCE_CPU = 1 << 20  # weights times centres, so that memory does not grow with them: a cache's
+_AT_ONCE = 1 << 25  # and on other devices, whose launches cost more than their memory
 
 
 def pad_centres(values: np.ndarray) -> np.ndarray:
@@ -29,8 +30,8 @@ def soft_distance(
     weights: chex.Array,
     is_free: chex.Array,
     centres: chex.Array,
-    zero_distance: float,
-    temperature: float,
+    zero_distance: chex.Numeric,
+    temperature: chex.Numeric,
 ) -> chex.Array:
     """Mean over the free weights of sum_j softmin_j(D_ij / temperature) D_ij, a scalar.
 
@@ -43,25 +44,46 @@ def soft_distance(
       centres: float32[centres]; those that are inf are left out.
       zero_distance, temperature: above 0.
     """
+    value, slope = _value_and_slope(
+        jax.lax.stop_gradient(weights), centres, zero_distance, temperature
+    )
+    linear = value + slope * (weights - jax.lax.stop_gradient(weights))
+    total = jnp.sum(jnp.where(is_free, linear, 0.0))
+    return total / jnp.maximum(jnp.sum(is_free), 1)
+
+
+def _value_and_slope(
+    weights: chex.Array,
+    centres: chex.Array,
+    zero_distance: chex.Numeric,
+    temperature: chex.Numeric,
+) -> tuple[chex.Array, chex.Array]:
+    """Of each weight its soft distance and the derivative, float32[weights].
+
+    With e_j = exp(-D_j / temperature) the value is V = sum e D / sum e, and its derivative
+    (sum e D' (1 + V / temperature) - sum e D D' / temperature) / sum e: one pass of four sums.
+    """
     is_centre = jnp.isfinite(centres)[:, None]
     centre = jnp.where(is_centre, centres[:, None], 0.0)
 
-    def of_weights(w: chex.Array) -> chex.Array:
-        size = jnp.abs(w)
-        distance = jnp.abs(w - centre) / jnp.maximum(size, _TINY)
-        distance = jnp.where((size < zero_distance) & (centre == 0), 0.0, distance)
-        distance = jnp.where(is_centre, distance, _FAR)
-        return jnp.sum(jax.nn.softmax(-distance / temperature, axis=0) * distance, axis=0)
+    def of_weights(w: chex.Array) -> tuple[chex.Array, chex.Array]:
+        size = jnp.maximum(jnp.abs(w), _TINY)
+        shrinks = jnp.where(jnp.abs(w) > _TINY, jnp.sign(w), 0.0)
+        is_at_zero = (jnp.abs(w) < zero_distance) & (centre == 0)
+        away = jnp.where(is_at_zero, 0.0, jnp.abs(w - centre) / size)
+        slope = jnp.where(is_at_zero, 0.0, (jnp.sign(w - centre) - away * shrinks) / size)
+        nearest = jnp.min(jnp.where(is_centre, away, _FAR), axis=0)
+        share = jnp.where(is_centre, jnp.exp((nearest - away) / temperature), 0.0)
+        total, value = jnp.sum(share, axis=0), jnp.sum(share * away, axis=0)
+        slopes, products = jnp.sum(share * slope, axis=0), jnp.sum(share * away * slope, axis=0)
+        value = value / total
+        return value, (slopes * (1 + value / temperature) - products / temperature) / total
 
-    chunk = min(_CHUNK, len(weights))
+    at_once = _AT_ONCE_CPU if jax.default_backend() == "cpu" else _AT_ONCE
+    chunk = min(max(1, at_once // len(centres)), len(weights))
     padded = jnp.pad(weights, (0, -len(weights) % chunk), constant_values=1.0).reshape(-1, chunk)
-    # Value and slope in one pass forwards: nothing of the size weights times centres is kept.
-    value, slope = jax.lax.map(
-        lambda w: jax.jvp(of_weights, (w,), (jnp.ones_like(w),)), jax.lax.stop_gradient(padded)
-    )
-    linear = value + slope * (padded - jax.lax.stop_gradient(padded))
-    total = jnp.sum(jnp.where(is_free, jnp.ravel(linear)[: len(weights)], 0.0))
-    return total / jnp.maximum(jnp.sum(is_free), 1)
+    value, slope = jax.lax.map(of_weights, padded)
+    return jnp.ravel(value)[: len(weights)], jnp.ravel(slope)[: len(weights)]
 
 
 def at_share(loss: chex.Array, regulariser: chex.Array, ratio: chex.Numeric) -> chex.Array:

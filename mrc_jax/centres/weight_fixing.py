@@ -15,12 +15,13 @@ import optax
 
 from mrc_jax.centres.assignment import check_shares
 from mrc_jax.centres.layout import Layout, layout_of
-from mrc_jax.centres.phases import Loss, check_data, check_loss, descend, draw
+from mrc_jax.centres.phases import Loss, check_data, check_loss, descend, draw, numbers_of
 from mrc_jax.centres.relative import allowed_distances, assign
 from mrc_jax.centres.report import Fixed, Round, summary
 from mrc_jax.centres.soft_distance import at_share, pad_centres, soft_distance
 
 SHARES = (0.3, 0.6, 0.8, 0.9, 0.95, 0.975, 0.99, 0.9975, 0.999, 1.0)
+_NUMBERS = ("learning_rate", "clip_norm", "zero_distance", "temperature")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,6 @@ class Settings:
     batch_size: int = 128
 
 
-@partial(jax.jit, static_argnames=("loss", "layout", "settings"))
 def train_phase(
     loss: Loss,
     layout: Layout,
@@ -58,14 +58,16 @@ def train_phase(
     params: dict[str, Any],
     is_fixed: chex.Array,
     centres: chex.Array,
-    ratio: chex.Array,
+    ratio: chex.Numeric,
     data: Any,
     draws: Any,
 ) -> tuple[dict[str, Any], chex.Array]:
-    """The training of a round, with a new Adam; fixed weights do not move.
+    """The training of a round, with a new Adam; fixed weights do not move. One compiled program for
+    all settings.
 
     Args:
-      loss, layout, settings: static.
+      loss, layout: static.
+      settings: see there.
       params: coded, float32[weights], and others, a list.
       is_fixed: bool[weights].
       centres: of `pad_centres`.
@@ -76,13 +78,29 @@ def train_phase(
     Returns:
       The parameters after, and the mean loss in nats.
     """
-    adam = optax.adam(settings.learning_rate)
-    optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), adam)
+    numbers = numbers_of(settings, _NUMBERS)
+    return _train_phase(loss, layout, numbers, params, is_fixed, centres, ratio, data, draws)
+
+
+@partial(jax.jit, static_argnames=("loss", "layout"))
+def _train_phase(
+    loss: Loss,
+    layout: Layout,
+    numbers: dict[str, chex.Array],
+    params: dict[str, Any],
+    is_fixed: chex.Array,
+    centres: chex.Array,
+    ratio: chex.Array,
+    data: Any,
+    draws: Any,
+) -> tuple[dict[str, Any], chex.Array]:
+    adam = optax.adam(numbers["learning_rate"])
+    optimizer = optax.chain(optax.clip_by_global_norm(numbers["clip_norm"]), adam)
 
     def objective(params: dict[str, Any], batch: Any, key: chex.PRNGKey) -> Any:
         nats = loss(layout.join(params["coded"], params["others"]), batch, key)
         distance = soft_distance(
-            params["coded"], ~is_fixed, centres, settings.zero_distance, settings.temperature
+            params["coded"], ~is_fixed, centres, numbers["zero_distance"], numbers["temperature"]
         )
         return at_share(nats, distance, ratio), nats
 

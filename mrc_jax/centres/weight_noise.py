@@ -30,7 +30,7 @@ def initial_sigma(mean: np.ndarray) -> np.ndarray:
     return np.clip(scaled, MIN_SIGMA, MAX_SIGMA).astype(np.float32)
 
 
-def sigma_gradient(sigma: chex.Array, noise: chex.Array, strength: float) -> chex.Array:
+def sigma_gradient(sigma: chex.Array, noise: chex.Array, strength: chex.Numeric) -> chex.Array:
     """What is added to the loss's gradient of sigma: -strength relu(0.05 - sigma) |noise|.
 
     Args:

@@ -2,8 +2,9 @@
 
 XLA's CPU backend runs a convolution in a loop far slower than outside one, and the gradient of
 max-pooling slower than that of a maximum of slices. So on CPU a convolution is a matrix product
-with shifted copies of the image; with the batch last every copy moves whole rows. Elsewhere it is
-the backend's own convolution.
+with shifted copies of the image; with the batch last every copy moves whole rows. On a GPU small
+kernels are too: twelve LeNet-5 trained together took 0.89 ms a step on an H100 and 1.88 ms with the
+backend's convolution, which is used elsewhere.
 """
 
 from functools import partial
@@ -13,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+_SMALL = 512  # weights of an output channel, at most
 EPSILON = 1e-5  # added to the variances of batch norm
 
 
@@ -29,11 +31,10 @@ def convolve(
       padding: rows and columns of zeros at each edge.
     """
     static = {"stride": stride, "padding": padding}
+    shifted, own = partial(_shift_and_multiply, **static), partial(_convolve, **static)
+    is_small = kernel[..., 0].size <= _SMALL
     return jax.lax.platform_dependent(
-        images,
-        kernel,
-        cpu=partial(_shift_and_multiply, **static),
-        default=partial(_convolve, **static),
+        images, kernel, cpu=shifted, cuda=shifted if is_small else own, default=own
     )
 
 

@@ -1,6 +1,6 @@
 """Runs the code of a notebook without Jupyter, and keeps what its cells printed and drew.
 
-python -m experiments.notebook --path=docs/tutorial.ipynb
+python docs/run_notebook.py docs/tutorial.ipynb
 """
 
 import base64
@@ -8,13 +8,8 @@ import contextlib
 import io
 import json
 import pathlib
+import sys
 from typing import Any
-
-from absl import flags
-
-from experiments.command import run
-
-_PATH = flags.DEFINE_string("path", "docs/tutorial.ipynb", "The notebook to run and write again.")
 
 
 def run_cells(notebook: dict[str, Any], names: dict[str, Any]) -> None:
@@ -47,13 +42,18 @@ def run_cells(notebook: dict[str, Any], names: dict[str, Any]) -> None:
         pyplot.close("all")
 
 
-def main(argv: list[str]) -> None:
-    """The command."""
-    path = pathlib.Path(str(_PATH.value))
+def main(path: pathlib.Path) -> None:
+    """The command.
+
+    Args:
+      path: of the notebook, which is written again.
+    """
     notebook = json.loads(path.read_text())
     run_cells(notebook, {"__name__": "__main__"})
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
-    run(main)
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    main(pathlib.Path(sys.argv[1]))
