@@ -52,6 +52,9 @@ def log_weights(
         product for all blocks; 'pallas' is the same here: it has a kernel of its own only where
         log-weights are reduced at once (`kernels.cut_statistics`).
     """
+    if kernel == "pallas" and a.shape[0] == 1:
+        z = drawn.astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
+        return jnp.sum(z * (a[0][:, None] * z + c[0][:, None]), axis=0)[None]
     if kernel == "reference" or a.shape[0] == 1:  # one block is bound by memory: no product helps
         return _lane_by_lane(drawn, a, c)
     z = drawn.astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)

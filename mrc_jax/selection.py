@@ -18,6 +18,8 @@ from mrc_jax.ordered_noise import Noise, log_times_in, noise_of
 from mrc_jax.recipe import SELECTIONS
 from mrc_jax.shared_random import offsets
 
+_OPENED = 2  # cuts, before it is asked whether more are needed: seldom, and asking takes time
+
 
 class Blocks(NamedTuple):
     """Blocks that share a codebook.
@@ -76,6 +78,8 @@ def select(
         return _ordered(keys, blocks, bits, kernel, axis, reach)
     statistic = "logsumexp" if selection == "sample" else "max"
     scores = _statistics(blocks, bits, statistic, kernel, axis)
+    if selection == "sample" and kernel == "pallas":
+        return _sample_by_bounds(keys, blocks, bits, scores)
     if selection == "sample":
         cuts = jnp.arange(scores.shape[1], dtype=jnp.uint32)
         scores = scores + jax.vmap(lambda k: candidates.gumbel(k, cuts, 1))(keys)
@@ -144,13 +148,56 @@ def _statistics(
     return lax.all_gather(out, axis, axis=1, tiled=True) if axis else out
 
 
-def _log_weights_in(blocks: Blocks, cut: chex.Array, bits: int) -> chex.Array:
+def _sample_by_bounds(
+    keys: chex.Array, blocks: Blocks, bits: int, scores: chex.Array
+) -> chex.Array:
+    """The choice by exact log-sum-exps, from close ones: cuts are opened while one that is not may
+    still win.
+
+    Args:
+      keys: uint32[blocks, 4], private.
+      blocks: what to code.
+      bits: log2 of the number of candidates.
+      scores: float32[blocks, cuts], the cuts' log-sum-exps but for `kernels.likely_rounding`.
+    """
+    cut_bits = kernels.cut_bits(bits)
+    cuts = jnp.arange(scores.shape[1], dtype=jnp.uint32)
+    noise = jax.vmap(lambda key: candidates.gumbel(key, cuts, 1))(keys)
+    bound = scores + noise + kernels.likely_rounding(blocks.a, blocks.c)[:, None]
+
+    def unsettled(state: tuple[chex.Array, ...]) -> chex.Array:
+        bound, best, _ = state
+        return jnp.any(jnp.max(bound, axis=1) > best)
+
+    def open_one(state: tuple[chex.Array, ...]) -> tuple[chex.Array, ...]:
+        bound, best, chosen = state
+        cut = jnp.argmax(bound, axis=1).astype(jnp.uint32)
+        inside = _log_weights_in(blocks, cut, bits, "pallas")
+        score = jax.nn.logsumexp(inside, axis=1)
+        score += jnp.take_along_axis(noise, cut[:, None], axis=1)[:, 0]
+        candidate = jnp.arange(inside.shape[1], dtype=jnp.uint32)
+        inside += jax.vmap(lambda key: candidates.gumbel(key, candidate, 0))(keys)
+        place = jnp.argmax(inside, axis=1).astype(jnp.uint32)
+        better = score > best
+        bound = jnp.where(cuts == cut[:, None], -jnp.inf, bound)
+        chosen = jnp.where(better, (cut << cut_bits) + place, chosen)
+        return bound, jnp.where(better, score, best), chosen
+
+    state = (bound, jnp.full_like(bound[:, 0], -jnp.inf), jnp.zeros_like(blocks.number))
+    for _ in range(min(_OPENED, scores.shape[1])):
+        state = open_one(state)
+    return lax.while_loop(unsettled, open_one, state)[2]
+
+
+def _log_weights_in(
+    blocks: Blocks, cut: chex.Array, bits: int, kernel: str = "reference"
+) -> chex.Array:
     """Log-weights, float32[blocks, 2**cut_bits], of one cut for each block, uint32[blocks]."""
     cut_bits = kernels.cut_bits(bits)
 
     def one(a: chex.Array, c: chex.Array, cut: chex.Array) -> chex.Array:
         drawn = _drawn(blocks, cut << cut_bits, 1 << cut_bits)
-        return candidates.log_weights(drawn, a[None], c[None])[0]
+        return candidates.log_weights(drawn, a[None], c[None], kernel)[0]
 
     return jax.vmap(one)(blocks.a, blocks.c, cut)
 
