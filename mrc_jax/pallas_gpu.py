@@ -56,6 +56,9 @@ class Form(NamedTuple):
     given_top: bool = False
 
 
+_FORM = Form()
+
+
 def cut_statistics(
     drawn: chex.Array,
     a: chex.Array,
@@ -63,7 +66,7 @@ def cut_statistics(
     *,
     cut: int,
     statistic: str,
-    form: Form = Form(),
+    form: Form = _FORM,
     interpret: bool = False,
 ) -> chex.Array:
     """The log-sum-exp or the maximum of the log-weights in each cut, float32[blocks, cuts].
@@ -80,7 +83,6 @@ def cut_statistics(
     if cut < _SMALLEST:  # each cut is a tile, of which a part is used
         padding = ((0, 0), (0, 0), (0, _SMALLEST - cut))
         drawn = jnp.pad(drawn.reshape(size, -1, cut), padding).reshape(size, -1)
-    columns = max(_SMALLEST, min(_BLOCKS, pl.next_power_of_2(blocks)))
     logsumexp = statistic == "logsumexp"
     unit = jnp.ones((blocks, 1), jnp.float32)
     if logsumexp:
@@ -89,30 +91,48 @@ def cut_statistics(
         unit = unit * np.float32(np.log2(np.e))
     else:
         coefficients = [part for x in (a, c) for part in two_parts(x)]
+    top = _top_of_some(drawn, a, c) if form.given_top else unit
+    out = _call(drawn, unit, top, coefficients, min(cut, form.run), logsumexp, form, interpret)
+    out = out[:, :blocks].reshape(cuts, -1, blocks)
+    best = jnp.max(out, axis=1)
+    if logsumexp and out.shape[1] > 1:
+        best = best + jnp.log(jnp.sum(jnp.exp(out - best[:, None]), axis=1))
+    return best.T
+
+
+def _call(
+    drawn: chex.Array,
+    unit: chex.Array,
+    top: chex.Array,
+    coefficients: list[chex.Array],
+    used: int,
+    logsumexp: bool,
+    form: Form,
+    interpret: bool,
+) -> chex.Array:
+    """float32[runs, blocks], blocks padded.
+
+    Args:
+      drawn: int16[size, runs * run] where run = max(used, _SMALLEST).
+      unit: float32[blocks, 1], what products are multiplied by (to log2 of a weight).
+      top: float32[blocks, 1], the shift that is given, if it is.
+      coefficients: parts of a and c, [blocks, size] each.
+      used: candidates of a run in use.
+      logsumexp: and not the maximum.
+      form, interpret: as in `cut_statistics`.
+    """
+    (blocks, size), run = coefficients[0].shape, max(used, _SMALLEST)
+    columns = max(_SMALLEST, min(_BLOCKS, pl.next_power_of_2(blocks)))
+    runs = min(form.runs, drawn.shape[1] // run)
     pieces = _pieces(size, *form.pieces)
     lanes = sum(pieces)
     padding = ((0, -blocks % columns), (0, lanes - size))
     coefficients = [jnp.pad(x, padding) for x in coefficients]
-    top = unit
-    if form.given_top:
-        z = drawn[:, :1024].astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
-        product = partial(jnp.dot, precision=lax.Precision.HIGHEST)
-        top = jnp.max(product(a, z * z) + product(c, z), axis=1, keepdims=True)
-        top = top * np.float32(np.log2(np.e)) + 40
-    unit, top = (jnp.pad(x, padding[:1] + ((0, 0),)) for x in (unit, top))
-    width = max(cut, _SMALLEST)
-    run = min(width, form.run)
-    runs = min(form.runs, drawn.shape[1] // run)
-    out = pl.pallas_call(
-        partial(
-            _kernel,
-            used=min(cut, run),
-            size=size,
-            pieces=pieces,
-            run=run,
-            logsumexp=logsumexp,
-            form=form._replace(tile=min(form.tile, run), assembly=form.assembly and not interpret),
-        ),
+    unit, top = (jnp.pad(x, (padding[0], (0, 0))) for x in (unit, top))
+    form = form._replace(tile=min(form.tile, run), assembly=form.assembly and not interpret)
+    work = _Work(used, run, size, pieces, logsumexp, form)
+    return pl.pallas_call(
+        partial(_kernel, work=work),
         out_shape=jax.ShapeDtypeStruct((drawn.shape[1] // run, len(unit)), jnp.float32),
         grid=(drawn.shape[1] // (run * runs), len(unit) // columns),
         in_specs=[pl.BlockSpec((lanes, run * runs), lambda i, j: (0, i))]
@@ -123,11 +143,13 @@ def cut_statistics(
         compiler_params=triton.CompilerParams(num_warps=form.warps, num_stages=form.stages),
         name="cut_statistics",
     )(drawn, unit, top, *coefficients)
-    out = out[:, :blocks].reshape(cuts, -1, blocks)
-    best = jnp.max(out, axis=1)
-    if logsumexp and out.shape[1] > 1:
-        best = best + jnp.log(jnp.sum(jnp.exp(out - best[:, None]), axis=1))
-    return best.T
+
+
+def _top_of_some(drawn: chex.Array, a: chex.Array, c: chex.Array) -> chex.Array:
+    z = drawn[:, :1024].astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
+    product = partial(jnp.dot, precision=lax.Precision.HIGHEST)
+    top = jnp.max(product(a, z * z) + product(c, z), axis=1, keepdims=True)
+    return top * np.float32(np.log2(np.e)) + 40
 
 
 def _unit(a: chex.Array, c: chex.Array) -> chex.Array:
@@ -151,74 +173,86 @@ def _pieces(size: int, largest: int, smallest: int) -> tuple[int, ...]:
     return tuple(out)
 
 
-def _kernel(
-    drawn_ref, unit_ref, top_ref, *refs, used, size, pieces, run, logsumexp, form: Form
-) -> None:
+class _Work(NamedTuple):
+    used: int  # candidates of a run
+    run: int
+    size: int  # lanes in use
+    pieces: tuple[int, ...]
+    logsumexp: bool
+    form: Form
+
+
+def _kernel(drawn_ref, unit_ref, top_ref, *refs, work: _Work) -> None:  # pyright: ignore[reportMissingParameterType]
     *coefficient_refs, out_ref = refs
-    columns = unit_ref.shape[0]
-    axis = 0 if form.candidates_first else 1
-    shape = (1, columns) if form.candidates_first else (columns, 1)
-    unit = unit_ref[...].reshape(shape)
-    shift = top_ref[...].reshape(shape)
-    starts = [sum(pieces[:i]) for i in range(len(pieces))]
-    loaded = [
-        [ref[:, pl.ds(start, piece)] for ref in coefficient_refs]
-        for start, piece in zip(starts, pieces, strict=True)
-    ]
-
-    def scores_at(place):
-        scores = None
-        for start, piece, coefficients in zip(starts, pieces, loaded, strict=True):
-            at = drawn_ref.at[pl.ds(start, piece), pl.ds(place, form.tile)]
-            if start + piece > size:
-                lane = start + lax.broadcasted_iota(jnp.int32, (piece, form.tile), 0)
-                drawn = triton.load(at, mask=lane < size, other=jnp.int16(0))
-            else:
-                drawn = triton.load(at)
-            for left, right in _operands(drawn, coefficients, form.magic):
-                one = _product(left, right, form.candidates_first)
-                scores = one if scores is None else scores + one
-        if used < form.tile:
-            candidate = lax.broadcasted_iota(jnp.int32, scores.shape, axis)
-            scores = jnp.where(candidate < used, scores, -jnp.inf)
-        return scores
-
+    (columns, _), form = unit_ref.shape, work.form
+    axis, shape, wide = 1, (columns, 1), (columns, form.tile)
+    if form.candidates_first:
+        axis, shape, wide = 0, shape[::-1], wide[::-1]
+    unit, shift = (ref[...].reshape(shape) for ref in (unit_ref, top_ref))
+    starts = [sum(work.pieces[:i]) for i in range(len(work.pieces))]
+    places = list(zip(starts, work.pieces, strict=True))
+    coefficients = [[ref[:, pl.ds(*at)] for ref in coefficient_refs] for at in places]
     exp2 = _exp2_assembly if form.assembly else jnp.exp2
 
-    def step(i, carry, first):
+    def step(
+        i: chex.Array, carry: tuple[chex.Array, chex.Array], first: int | chex.Array
+    ) -> tuple[chex.Array, chex.Array]:
         before, total = carry
-        scores = scores_at(pl.multiple_of(first + i * form.tile, form.tile))
+        start = pl.multiple_of(first + i * form.tile, form.tile)
+        loaded = [_load(drawn_ref, *at, start, work) for at in places]
+        scores = _scores(loaded, coefficients, form)
+        if work.used < form.tile:
+            candidate = lax.broadcasted_iota(jnp.int32, scores.shape, axis)
+            scores = jnp.where(candidate < work.used, scores, -jnp.inf)
         if form.given_top:
             return before, total + exp2(scores * unit - shift)
-        top = jnp.max(scores, axis=axis, keepdims=True)
-        if not logsumexp:
-            return jnp.maximum(before, top), total
-        top = jnp.maximum(before, top * unit)
-        added = jnp.sum(exp2(scores * unit - top), axis=axis, keepdims=True)
-        return top, total * exp2(before - top) + added
+        top = jnp.maximum(before, jnp.max(scores, axis=axis, keepdims=True) * unit)
+        if work.logsumexp:
+            added = jnp.sum(exp2(scores * unit - top), axis=axis, keepdims=True)
+            total = total * exp2(before - top) + added
+        return top, total
 
-    def of_run(j, _):
+    def of_run(j: int | chex.Array, _: int) -> int:
         nothing = jnp.zeros(shape, jnp.float32)
-        wide = (form.tile, columns) if form.candidates_first else (columns, form.tile)
         start = jnp.zeros(wide, jnp.float32) if form.given_top else nothing
-        top, total = lax.fori_loop(
-            0, run // form.tile, partial(step, first=j * run), (nothing - jnp.inf, start)
-        )
+        steps = work.run // form.tile
+        one = partial(step, first=j * work.run)
+        top, total = lax.fori_loop(0, steps, one, (nothing - jnp.inf, start))
         if form.given_top:
             top, total = shift, jnp.sum(total, axis=axis, keepdims=True)
-        if logsumexp:
+        if work.logsumexp:
             top = top * np.float32(np.log(2)) + jnp.log(total)
         out_ref[j, :] = top.reshape(columns)
         return _
 
     runs = out_ref.shape[0]
-    if runs == 1:
-        of_run(0, 0)
-    else:
-        lax.fori_loop(0, runs, of_run, 0)
+    of_run(0, 0) if runs == 1 else lax.fori_loop(0, runs, of_run, 0)
 
 
-def _operands(drawn, coefficients, magic: bool):
+def _load(drawn_ref, start: int, piece: int, place: chex.Array, work: _Work) -> chex.Array:  # pyright: ignore[reportMissingParameterType]
+    """int16[piece, tile], zero in lanes not in use."""
+    at = drawn_ref.at[pl.ds(start, piece), pl.ds(place, work.form.tile)]
+    if start + piece <= work.size:
+        return triton.load(at)
+    lane = start + lax.broadcasted_iota(jnp.int32, (piece, work.form.tile), 0)
+    return triton.load(at, mask=lane < work.size, other=jnp.int16(0))
+
+
+def _scores(
+    loaded: list[chex.Array], coefficients: list[list[chex.Array]], form: Form
+) -> chex.Array:
+    """Log-weights of a tile over the unit, summed by the matrix unit."""
+    products = [
+        _product(left, right, form.candidates_first)
+        for drawn, own in zip(loaded, coefficients, strict=True)
+        for left, right in _operands(drawn, own, form.magic)
+    ]
+    return sum(products[1:], products[0])
+
+
+def _operands(
+    drawn: chex.Array, coefficients: list[chex.Array], magic: bool
+) -> list[tuple[chex.Array, chex.Array]]:
     """The pairs whose products add up to log-weights: small ones first."""
     if magic:
         word = drawn.astype(jnp.int32) + np.int32(0x4B400000)  # 1.5 * 2^23 + drawn
@@ -235,7 +269,9 @@ def _operands(drawn, coefficients, magic: bool):
     return [*small, (square, a), (lane, c)]
 
 
-def _product(candidates, coefficients, candidates_first: bool):
+def _product(
+    candidates: chex.Array, coefficients: chex.Array, candidates_first: bool
+) -> chex.Array:
     """[candidates, blocks] or [blocks, candidates], of [lanes, candidates] and [blocks, lanes]."""
     pair, contracted = (coefficients, candidates), ((1,), (0,))
     if candidates_first:
@@ -243,7 +279,7 @@ def _product(candidates, coefficients, candidates_first: bool):
     return lax.dot_general(*pair, (contracted, ((), ())), preferred_element_type=jnp.float32)
 
 
-def _exp2_assembly(x):
+def _exp2_assembly(x: chex.Array) -> chex.Array:
     (out,) = triton.elementwise_inline_asm(
         "ex2.approx.ftz.f32 $0, $1;",
         args=[x],

@@ -31,7 +31,13 @@ ROUNDING = 2.0**-14
 
 
 def cut_statistics(
-    drawn: chex.Array, a: chex.Array, c: chex.Array, *, cut: int, statistic: str, interpret: bool = False
+    drawn: chex.Array,
+    a: chex.Array,
+    c: chex.Array,
+    *,
+    cut: int,
+    statistic: str,
+    interpret: bool = False,
 ) -> chex.Array:
     """The log-sum-exp or the maximum of the log-weights in each cut, float32[blocks, cuts].
 
