@@ -206,10 +206,10 @@ def _kernel(drawn_ref, unit_ref, top_ref, *refs, work: _Work) -> None:  # pyrigh
             scores = jnp.where(candidate < work.used, scores, -jnp.inf)
         if form.given_top:
             return before, total + exp2(scores * unit - shift)
-        top = jnp.maximum(before, jnp.max(scores, axis=axis, keepdims=True) * unit)
-        if work.logsumexp:
-            added = jnp.sum(exp2(scores * unit - top), axis=axis, keepdims=True)
-            total = total * exp2(before - top) + added
+        top = jnp.maximum(before, jnp.max(scores, axis=axis, keepdims=True))
+        if work.logsumexp:  # differences first: a fused scores * unit - top could be far above 0
+            added = jnp.sum(exp2((scores - top) * unit), axis=axis, keepdims=True)
+            total = total * exp2((before - top) * unit) + added
         return top, total
 
     def of_run(j: int | chex.Array, _: int) -> int:
@@ -219,9 +219,9 @@ def _kernel(drawn_ref, unit_ref, top_ref, *refs, work: _Work) -> None:  # pyrigh
         one = partial(step, first=j * work.run)
         top, total = lax.fori_loop(0, steps, one, (nothing - jnp.inf, start))
         if form.given_top:
-            top, total = shift, jnp.sum(total, axis=axis, keepdims=True)
+            top, total = shift / unit, jnp.sum(total, axis=axis, keepdims=True)
         if work.logsumexp:
-            top = top * np.float32(np.log(2)) + jnp.log(total)
+            top = (top * unit) * np.float32(np.log(2)) + jnp.log(total)
         out_ref[j, :] = top.reshape(columns)
         return _
 
