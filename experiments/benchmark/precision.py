@@ -1,7 +1,7 @@
 """What narrow operands of the product of log-weights would do to the law of the coder.
 
-The Pallas kernel (`mrc_jax.pallas_kernel`) multiplies on matrix units, whose operands have fewer
-bits than float32. Here their rounding is emulated, and the law softmax(log-weights) that follows is
+The Pallas kernels (`mrc_jax.pallas_gpu`, `pallas_tpu`) multiply on matrix units, whose operands
+have fewer bits than float32. Here their rounding is emulated, and the law softmax(log-weights) that follows is
 compared with the law of the reference kernel.
 """
 
