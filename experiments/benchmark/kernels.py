@@ -1,5 +1,6 @@
 """Candidate-lanes a second of every kernel, of a straightforward encoder and of the limit."""
 
+import functools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from experiments.benchmark.limit import limit_call
 from experiments.benchmark.measure import in_fresh_process, seconds, seconds_and_peak
 from mrc_jax import kernels
 from mrc_jax.selection import Blocks, select
@@ -18,9 +20,6 @@ SHARED_BY = 100  # blocks of a codebook, over which one block's cold time is spr
 KEPT_BYTES = 1 << 29  # Recipe.codebook_bytes
 _TIMED_BLOCKS = 2  # of the straightforward encoder; the time of more is scaled
 _TIMED_BITS = 20  # log2 of its candidates on a CPU: 16 GiB at 2^24; likewise
-_LIMIT_BITS = {"cpu": (12, 13, 14, 15, 16)}  # log2 of a chunk; the fastest is the limit
-_LIMIT_BITS_ELSEWHERE = (16, 18, 20)
-_OPERAND_BITS = 20  # log2 of the candidates whose operands the limit holds at most
 _WAVES = 20  # of one program, where they are timed together
 _LIMITS = {"pallas": "limit, float16"}  # by its operands' type; of other kernels 'limit': float32
 
@@ -66,9 +65,7 @@ def rows() -> Iterator[dict[str, Any]]:
 
 
 def _here(function: Callable[..., Any], *args: Any) -> Any:
-    out = function(*args)
-    jax.clear_caches()
-    return out
+    return function(*args)
 
 
 def _variants(
@@ -122,7 +119,7 @@ def row(
     if kernel == "straightforward":
         call, scale = _straightforward_call(D, bits, blocks)
     elif selection is None and waves is None:
-        call = _limit_call(D, bits, blocks, jnp.float32 if kernel == "limit" else jnp.float16)
+        call = limit_call(D, bits, blocks, jnp.float32 if kernel == "limit" else jnp.float16)
     else:
         call = _select_call(kernel, selection, shared_by is None, D, bits, blocks, waves)
     time, peak = seconds_and_peak(call)
@@ -154,12 +151,23 @@ def _spread(
     kernel: str, selection: str | None, shared_by: int, D: int, bits: int
 ) -> dict[str, Any]:
     """Cold, for one block of the many that share a kept codebook."""
-    make = jax.jit(partial(kernels.make_codebook, size=D, bits=bits))
-    call = partial(make, jnp.uint32(1), jnp.uint32(0))
-    making, peak = seconds_and_peak(call)
+    making, peak = _making(D, bits)
     warm = seconds(_select_call(kernel, selection or "sample", True, D, bits, 1))
     out = _row(kernel, selection, shared_by, making / shared_by + warm, D << bits, peak)
     return {**out, "codebook_seconds": making}
+
+
+@functools.lru_cache(1)
+def _making(D: int, bits: int) -> tuple[float, int]:
+    """Seconds and bytes that a codebook takes."""
+    make = jax.jit(partial(kernels.make_codebook, size=D, bits=bits))
+    return seconds_and_peak(partial(make, jnp.uint32(1), jnp.uint32(0)))
+
+
+@functools.lru_cache(1)
+def _kept(D: int, bits: int) -> jax.Array:
+    make = jax.jit(partial(kernels.make_codebook, size=D, bits=bits))
+    return jax.block_until_ready(make(jnp.uint32(1), jnp.uint32(0)))
 
 
 def _posterior(D: int, bits: int, blocks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -209,9 +217,7 @@ def _select_call(
     number = jnp.arange(blocks, dtype=jnp.uint32)
     given = Blocks(jnp.asarray(a), jnp.asarray(c), number, jnp.uint32(1), jnp.uint32(0))
     if warm:
-        make = jax.jit(partial(kernels.make_codebook, size=D, bits=bits))
-        given = given._replace(kept=make(given.seed, given.codebook))
-        jax.block_until_ready(given.kept)
+        given = given._replace(kept=_kept(D, bits))
     if selection is None:
         one = partial(_statistics_alone, bits=bits)
     else:
@@ -223,6 +229,7 @@ def _select_call(
 def _statistics_alone(_: jax.Array, given: Blocks, bits: int) -> jax.Array:
     options = {"statistic": "logsumexp", "kernel": "pallas"}
     cut = 1 << kernels.cut_bits(bits)
+    assert given.kept is not None
     return kernels.cut_statistics(given.kept, given.a, given.c, cut=cut, **options)
 
 
@@ -238,36 +245,6 @@ def _in_waves(
         return jnp.sum(out.astype(jnp.float32)), None
 
     return lax.scan(step, jnp.float32(0), jnp.arange(waves, dtype=jnp.uint32))[0]
-
-
-def _limit_call(D: int, bits: int, blocks: int, kind: Any = jnp.float32) -> partial[Any]:
-    """[K, 2D] x [2D, blocks], float32 sums, reduced to a maximum a block, chunk by chunk.
-
-    Args:
-      D, bits, blocks: the shape.
-      kind: of the operands.
-    """
-    held = min(bits, _OPERAND_BITS)
-    random = np.random.default_rng(0)
-    operand = jnp.asarray(random.standard_normal((2 * D, 1 << held), np.float32), kind)
-    other = jnp.asarray(random.standard_normal((blocks, 2 * D), np.float32), kind)
-    sums = {"precision": lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
-
-    def best(operand: jax.Array, other: jax.Array, chunk: int, count: int) -> jax.Array:
-        def step(best: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
-            start = i % ((1 << held) // chunk) * chunk
-            part = lax.dynamic_slice(operand, (0, start), (2 * D, chunk))
-            return jnp.maximum(best, jnp.max(jnp.dot(other, part, **sums), axis=1)), None
-
-        start = jnp.full(blocks, -jnp.inf)
-        return lax.scan(step, start, jnp.arange(count // chunk))[0]
-
-    def call(chunk: int, count: int) -> partial[Any]:
-        return partial(jax.jit(partial(best, chunk=chunk, count=count)), operand, other)
-
-    tried = _LIMIT_BITS.get(jax.default_backend(), _LIMIT_BITS_ELSEWHERE)
-    chunks = [1 << b for b in tried if b < bits] or [1 << bits]
-    return call(min(chunks, key=lambda n: seconds(call(n, 1 << held), 3)), 1 << bits)
 
 
 def matrix_peak() -> list[dict[str, Any]]:

@@ -47,7 +47,8 @@ def seconds_and_peak(call: Callable[[], Any]) -> tuple[float, int]:
 
     if jax.default_backend() != "cpu":
         assert isinstance(call, functools.partial)
-        compiled = call.func.lower(*call.args).compile()
+        program: Any = call.func
+        compiled = program.lower(*call.args).compile()
         sizes = compiled.memory_analysis()
         names = ("argument", "output", "temp")
         peak = sum(getattr(sizes, f"{name}_size_in_bytes") for name in names)
