@@ -49,7 +49,7 @@ class Form(NamedTuple):
     runs: int = 1
     pieces: tuple[int, int] = (32, 16)
     warps: int = 4
-    stages: int = 2
+    stages: int = 3
     candidates_first: bool = False
     magic: bool = True
     assembly: bool = True

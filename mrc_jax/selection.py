@@ -229,7 +229,7 @@ def _ordered(
         times = jax.vmap(log_times_in, (0, 0, 0, None, None))(
             keys, noise, cut.astype(jnp.uint32), cuts, cut_size
         )
-        scores = _log_weights_in(blocks, cut.astype(jnp.uint32), bits) - times
+        scores = _log_weights_in(blocks, cut.astype(jnp.uint32), bits, kernel) - times
         place = jnp.argmax(scores, axis=1)
         score = jnp.take_along_axis(scores, place[:, None], axis=1)[:, 0]
         candidate = (cut.astype(jnp.uint32) << cut_bits) + place.astype(jnp.uint32)
