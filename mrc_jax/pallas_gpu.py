@@ -26,34 +26,28 @@ from mrc_jax.shared_random import TABLE_UNIT
 
 _SMALLEST = 16  # side of a matrix
 _BLOCKS = 64  # of a tile, at most
-_LARGEST = 2.0**14  # a coefficient of float16, at most
+_LARGEST_PIECE = 32  # lanes of a product
 
 
 class Form(NamedTuple):
-    """How a program does its work; what it makes is the same.
+    """How a program does its work.
 
     Attributes:
       tile: candidates of a tile of log-weights.
       run: candidates of a number of the kernel's output, at most a cut.
       runs: of a program.
-      pieces: lanes of a product, the largest and the smallest power of two.
       warps, stages: of Triton.
-      candidates_first: the product is [candidates, blocks].
       magic: int16 to float32 by its bits.
-      assembly: exp2 as one instruction.
-      given_top: no running maximum, a shift that is given.
+      exp2: 'assembly', one instruction, or 'library'.
     """
 
     tile: int = 128
     run: int = 1024
     runs: int = 1
-    pieces: tuple[int, int] = (32, 16)
     warps: int = 4
     stages: int = 3
-    candidates_first: bool = False
     magic: bool = True
-    assembly: bool = True
-    given_top: bool = False
+    exp2: str = "assembly"
 
 
 _FORM = Form()
@@ -84,15 +78,14 @@ def cut_statistics(
         padding = ((0, 0), (0, 0), (0, _SMALLEST - cut))
         drawn = jnp.pad(drawn.reshape(size, -1, cut), padding).reshape(size, -1)
     logsumexp = statistic == "logsumexp"
-    unit = jnp.ones((blocks, 1), jnp.float32)
-    if logsumexp:
-        unit = _unit(a, c)
-        coefficients = [(x * (1 / unit)).astype(jnp.float16) for x in (a, c)]
-        unit = unit * np.float32(np.log2(np.e))
-    else:
-        coefficients = [part for x in (a, c) for part in two_parts(x)]
-    top = _top_of_some(drawn, a, c) if form.given_top else unit
-    out = _call(drawn, unit, top, coefficients, min(cut, form.run), logsumexp, form, interpret)
+    unit, coefficients = _coefficients(a, c, logsumexp)
+    if interpret and form.exp2 == "assembly":
+        form = form._replace(exp2="library")
+    used = min(cut, form.run)
+    run = max(used, _SMALLEST)
+    form = form._replace(tile=min(form.tile, run), runs=min(form.runs, drawn.shape[1] // run))
+    work = _Work(used, run, size, _pieces(size), logsumexp, form)
+    out = _call(drawn, unit, coefficients, work, interpret)
     out = out[:, :blocks].reshape(cuts, -1, blocks)
     best = jnp.max(out, axis=1)
     if logsumexp and out.shape[1] > 1:
@@ -100,99 +93,74 @@ def cut_statistics(
     return best.T
 
 
-def _call(
-    drawn: chex.Array,
-    unit: chex.Array,
-    top: chex.Array,
-    coefficients: list[chex.Array],
-    used: int,
-    logsumexp: bool,
-    form: Form,
-    interpret: bool,
-) -> chex.Array:
-    """float32[runs, blocks], blocks padded.
-
-    Args:
-      drawn: int16[size, runs * run] where run = max(used, _SMALLEST).
-      unit: float32[blocks, 1], what products are multiplied by (to log2 of a weight).
-      top: float32[blocks, 1], the shift that is given, if it is.
-      coefficients: parts of a and c, [blocks, size] each.
-      used: candidates of a run in use.
-      logsumexp: and not the maximum.
-      form, interpret: as in `cut_statistics`.
-    """
-    (blocks, size), run = coefficients[0].shape, max(used, _SMALLEST)
-    columns = max(_SMALLEST, min(_BLOCKS, pl.next_power_of_2(blocks)))
-    runs = min(form.runs, drawn.shape[1] // run)
-    pieces = _pieces(size, *form.pieces)
-    lanes = sum(pieces)
-    padding = ((0, -blocks % columns), (0, lanes - size))
-    coefficients = [jnp.pad(x, padding) for x in coefficients]
-    unit, top = (jnp.pad(x, (padding[0], (0, 0))) for x in (unit, top))
-    form = form._replace(tile=min(form.tile, run), assembly=form.assembly and not interpret)
-    work = _Work(used, run, size, pieces, logsumexp, form)
-    return pl.pallas_call(
-        partial(_kernel, work=work),
-        out_shape=jax.ShapeDtypeStruct((drawn.shape[1] // run, len(unit)), jnp.float32),
-        grid=(drawn.shape[1] // (run * runs), len(unit) // columns),
-        in_specs=[pl.BlockSpec((lanes, run * runs), lambda i, j: (0, i))]
-        + [pl.BlockSpec((columns, 1), lambda i, j: (j, 0))] * 2
-        + [pl.BlockSpec((columns, lanes), lambda i, j: (j, 0))] * len(coefficients),
-        out_specs=pl.BlockSpec((runs, columns), lambda i, j: (i, j)),
-        interpret=interpret,
-        compiler_params=triton.CompilerParams(num_warps=form.warps, num_stages=form.stages),
-        name="cut_statistics",
-    )(drawn, unit, top, *coefficients)
-
-
-def _top_of_some(drawn: chex.Array, a: chex.Array, c: chex.Array) -> chex.Array:
-    z = drawn[:, :1024].astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
-    product = partial(jnp.dot, precision=lax.Precision.HIGHEST)
-    top = jnp.max(product(a, z * z) + product(c, z), axis=1, keepdims=True)
-    return top * np.float32(np.log2(np.e)) + 40
-
-
-def _unit(a: chex.Array, c: chex.Array) -> chex.Array:
-    """A power of two of each block, float32[blocks, 1]: over it coefficients fit float16."""
-    largest = jnp.max(jnp.maximum(jnp.abs(a), jnp.abs(c)), axis=1, keepdims=True)
-    exponent = lax.bitcast_convert_type(largest, jnp.int32) >> 23  # of a float32 >= 0
-    exponent = jnp.clip(exponent - 13, 1, 253)
-    return lax.bitcast_convert_type(exponent << 23, jnp.float32)
-
-
-def _pieces(size: int, largest: int, smallest: int) -> tuple[int, ...]:
-    """Powers of two whose sum is at least `size`."""
-    out = [largest] * (size // largest)
-    rest = size % largest
-    while rest > 0:
-        piece = smallest
-        while piece * 2 <= rest:
-            piece *= 2
-        out.append(piece)
-        rest -= piece
-    return tuple(out)
-
-
 class _Work(NamedTuple):
     used: int  # candidates of a run
     run: int
     size: int  # lanes in use
-    pieces: tuple[int, ...]
+    pieces: tuple[int, ...]  # lanes of each product
     logsumexp: bool
     form: Form
 
 
-def _kernel(drawn_ref, unit_ref, top_ref, *refs, work: _Work) -> None:  # pyright: ignore[reportMissingParameterType]
+def _coefficients(
+    a: chex.Array, c: chex.Array, logsumexp: bool
+) -> tuple[chex.Array, list[chex.Array]]:
+    """The unit of log-weights, float32[blocks, 1], and the operands of matrix units over it."""
+    if not logsumexp:
+        return jnp.ones_like(a[:, :1]), [part for x in (a, c) for part in two_parts(x)]
+    largest = jnp.max(jnp.maximum(jnp.abs(a), jnp.abs(c)), axis=1, keepdims=True)
+    exponent = lax.bitcast_convert_type(largest, jnp.int32) >> 23  # of a float32 >= 0
+    exponent = jnp.clip(exponent - 13, 1, 253)  # the largest is in [2^13, 2^14) units then
+    unit = lax.bitcast_convert_type(exponent << 23, jnp.float32)
+    by = np.float32(np.log2(np.e)) / unit  # the logarithm's base is 2
+    return unit, [(x * by).astype(jnp.float16) for x in (a, c)]
+
+
+def _pieces(size: int) -> tuple[int, ...]:
+    """Lanes of each product, powers of two; their sum is at least `size`."""
+    whole, rest = divmod(size, _LARGEST_PIECE)
+    return (_LARGEST_PIECE,) * whole + (_SMALLEST,) * -(-rest // _SMALLEST)
+
+
+def _call(
+    drawn: chex.Array,
+    unit: chex.Array,
+    coefficients: list[chex.Array],
+    work: _Work,
+    interpret: bool,
+) -> chex.Array:
+    """float32[runs, blocks], blocks padded, of int16[size, runs * run] and `_coefficients`."""
+    (blocks, size), lanes = coefficients[0].shape, sum(work.pieces)
+    columns = max(_SMALLEST, min(_BLOCKS, pl.next_power_of_2(blocks)))
+    padding = ((0, -blocks % columns), (0, lanes - size))
+    coefficients = [jnp.pad(x, padding) for x in coefficients]
+    unit = jnp.pad(unit, (padding[0], (0, 0)))
+    wide = work.run * work.form.runs
+    return pl.pallas_call(
+        partial(_kernel, work=work),
+        out_shape=jax.ShapeDtypeStruct((drawn.shape[1] // work.run, len(unit)), jnp.float32),
+        grid=(drawn.shape[1] // wide, len(unit) // columns),
+        in_specs=[
+            pl.BlockSpec((lanes, wide), lambda i, j: (0, i)),
+            pl.BlockSpec((columns, 1), lambda i, j: (j, 0)),
+        ]
+        + [pl.BlockSpec((columns, lanes), lambda i, j: (j, 0))] * len(coefficients),
+        out_specs=pl.BlockSpec((work.form.runs, columns), lambda i, j: (i, j)),
+        interpret=interpret,
+        compiler_params=triton.CompilerParams(
+            num_warps=work.form.warps, num_stages=work.form.stages
+        ),
+        name="cut_statistics",
+    )(drawn, unit, *coefficients)
+
+
+def _kernel(drawn_ref, unit_ref, *refs, work: _Work) -> None:  # pyright: ignore[reportMissingParameterType]
     *coefficient_refs, out_ref = refs
-    (columns, _), form = unit_ref.shape, work.form
-    axis, shape, wide = 1, (columns, 1), (columns, form.tile)
-    if form.candidates_first:
-        axis, shape, wide = 0, shape[::-1], wide[::-1]
-    unit, shift = (ref[...].reshape(shape) for ref in (unit_ref, top_ref))
+    form, unit = work.form, unit_ref[...]
     starts = [sum(work.pieces[:i]) for i in range(len(work.pieces))]
     places = list(zip(starts, work.pieces, strict=True))
     coefficients = [[ref[:, pl.ds(*at)] for ref in coefficient_refs] for at in places]
-    exp2 = _exp2_assembly if form.assembly else jnp.exp2
+    exp2 = _EXP2[form.exp2]
 
     def step(
         i: chex.Array, carry: tuple[chex.Array, chex.Array], first: int | chex.Array
@@ -200,29 +168,25 @@ def _kernel(drawn_ref, unit_ref, top_ref, *refs, work: _Work) -> None:  # pyrigh
         before, total = carry
         start = pl.multiple_of(first + i * form.tile, form.tile)
         loaded = [_load(drawn_ref, *at, start, work) for at in places]
-        scores = _scores(loaded, coefficients, form)
+        scores = _scores(loaded, coefficients, form.magic)
         if work.used < form.tile:
-            candidate = lax.broadcasted_iota(jnp.int32, scores.shape, axis)
+            candidate = lax.broadcasted_iota(jnp.int32, scores.shape, 1)
             scores = jnp.where(candidate < work.used, scores, -jnp.inf)
-        if form.given_top:
-            return before, total + exp2(scores * unit - shift)
-        top = jnp.maximum(before, jnp.max(scores, axis=axis, keepdims=True))
-        if work.logsumexp:  # differences first: a fused scores * unit - top could be far above 0
-            added = jnp.sum(exp2((scores - top) * unit), axis=axis, keepdims=True)
+        top = jnp.maximum(before, jnp.max(scores, axis=1, keepdims=True))
+        if work.logsumexp:  # products with a power of two are exact, so these may be fused
+            shift = top * unit
+            added = jnp.sum(exp2(scores * unit - shift), axis=1, keepdims=True)
             total = total * exp2((before - top) * unit) + added
         return top, total
 
     def of_run(j: int | chex.Array, _: int) -> int:
-        nothing = jnp.zeros(shape, jnp.float32)
-        start = jnp.zeros(wide, jnp.float32) if form.given_top else nothing
+        nothing = jnp.zeros(unit.shape, jnp.float32)
         steps = work.run // form.tile
         one = partial(step, first=j * work.run)
-        top, total = lax.fori_loop(0, steps, one, (nothing - jnp.inf, start))
-        if form.given_top:
-            top, total = shift / unit, jnp.sum(total, axis=axis, keepdims=True)
+        top, total = lax.fori_loop(0, steps, one, (nothing - jnp.inf, nothing))
         if work.logsumexp:
             top = (top * unit) * np.float32(np.log(2)) + jnp.log(total)
-        out_ref[j, :] = top.reshape(columns)
+        out_ref[j, :] = top.reshape(-1)
         return _
 
     runs = out_ref.shape[0]
@@ -239,13 +203,18 @@ def _load(drawn_ref, start: int, piece: int, place: chex.Array, work: _Work) -> 
 
 
 def _scores(
-    loaded: list[chex.Array], coefficients: list[list[chex.Array]], form: Form
+    loaded: list[chex.Array], coefficients: list[list[chex.Array]], magic: bool
 ) -> chex.Array:
-    """Log-weights of a tile over the unit, summed by the matrix unit."""
+    """Log-weights of a tile over the unit, [blocks, candidates], summed by the matrix unit."""
+    product = partial(
+        lax.dot_general,
+        dimension_numbers=(((1,), (0,)), ((), ())),
+        preferred_element_type=jnp.float32,
+    )
     products = [
-        _product(left, right, form.candidates_first)
+        product(right, left)
         for drawn, own in zip(loaded, coefficients, strict=True)
-        for left, right in _operands(drawn, own, form.magic)
+        for left, right in _operands(drawn, own, magic)
     ]
     return sum(products[1:], products[0])
 
@@ -269,16 +238,6 @@ def _operands(
     return [*small, (square, a), (lane, c)]
 
 
-def _product(
-    candidates: chex.Array, coefficients: chex.Array, candidates_first: bool
-) -> chex.Array:
-    """[candidates, blocks] or [blocks, candidates], of [lanes, candidates] and [blocks, lanes]."""
-    pair, contracted = (coefficients, candidates), ((1,), (0,))
-    if candidates_first:
-        pair, contracted = (candidates, coefficients), ((0,), (1,))
-    return lax.dot_general(*pair, (contracted, ((), ())), preferred_element_type=jnp.float32)
-
-
 def _exp2_assembly(x: chex.Array) -> chex.Array:
     (out,) = triton.elementwise_inline_asm(
         "ex2.approx.ftz.f32 $0, $1;",
@@ -288,3 +247,6 @@ def _exp2_assembly(x: chex.Array) -> chex.Array:
         result_shape_dtypes=[jax.ShapeDtypeStruct(x.shape, x.dtype)],
     )
     return out
+
+
+_EXP2 = {"assembly": _exp2_assembly, "library": jnp.exp2}

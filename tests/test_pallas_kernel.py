@@ -86,7 +86,7 @@ def check(a, c, cut, cuts, statistic="logsumexp", tested=("codebook", "pallas"))
         assert np.all(abs(found - reference) <= most + units(size, "codebook") * sums), kernel
 
 
-@settings(max_examples=5)
+@settings(max_examples=2)
 @example(size=70, blocks=70, bits=18, statistic="logsumexp", cuts=2)  # a cut of four tiles
 @given(
     size=st.integers(1, 70),
@@ -101,7 +101,9 @@ def test_kernels_agree_within_their_bounds(size, blocks, bits, statistic, cuts):
 
 
 @pytest.mark.parametrize("statistic", ["logsumexp", "max"])
-@pytest.mark.parametrize("size,blocks,cut,cuts", [(20, 5, 4, 3), (45, 3, 256, 2)])
+@pytest.mark.parametrize(
+    "size,blocks,cut,cuts", [(20, 5, 4, 3), pytest.param(45, 3, 256, 2, marks=pytest.mark.slow)]
+)
 def test_the_kernel_of_tpus_keeps_its_bound(size, blocks, cut, cuts, statistic):
     check(*coefficients(size, blocks), cut, cuts, statistic, tested=("tpu",))
 
@@ -111,8 +113,7 @@ def test_the_kernel_of_tpus_keeps_its_bound(size, blocks, cut, cuts, statistic):
     "form",
     [
         {"tile": 64, "run": 128, "runs": 2},
-        {"candidates_first": True, "pieces": (64, 64)},
-        {"magic": False, "tile": 256},
+        pytest.param({"magic": False, "tile": 256}, marks=pytest.mark.slow),
     ],
 )
 def test_every_form_of_the_kernel_of_gpus_makes_the_same(form, statistic, monkeypatch):
@@ -160,11 +161,11 @@ def lose_three_bits(drawn, parts, magic, *, right):
     "fault,statistic",
     [
         (drop_a_lane, "logsumexp"),
-        (drop_a_lane, "max"),
         (drop_small_parts, "max"),
-        (swap_coefficients, "logsumexp"),
-        (swap_coefficients, "max"),
         (lose_three_bits, "logsumexp"),
+        pytest.param(drop_a_lane, "max", marks=pytest.mark.slow),
+        pytest.param(swap_coefficients, "logsumexp", marks=pytest.mark.slow),
+        pytest.param(swap_coefficients, "max", marks=pytest.mark.slow),
     ],
 )
 def test_the_check_sees_a_planted_fault(fault, statistic, monkeypatch):
@@ -209,8 +210,17 @@ def test_cuts_are_opened_until_none_may_win(monkeypatch):
     assert (chosen("sample", "pallas", a, c, 12) != expected).sum() > 5
 
 
-@pytest.mark.parametrize("kl_bits", [4, 12, 20])
-@pytest.mark.parametrize("size", [1, 5, 45])
+@pytest.mark.parametrize(
+    "kl_bits,size",
+    [
+        (20, 45),
+        (4, 1),
+        *(
+            pytest.param(kl_bits, size, marks=pytest.mark.slow)
+            for kl_bits, size in ((12, 1), (20, 1), (4, 5), (12, 5), (20, 5), (4, 45), (12, 45))
+        ),
+    ],
+)
 def test_what_may_be_missing_of_a_log_sum_exp_is_more_than_is(kl_bits, size):
     """For every cut with a part in the law; and it is not so much that most cuts are opened."""
     drawn = quantiles()[:size]
@@ -224,7 +234,14 @@ def test_what_may_be_missing_of_a_log_sum_exp_is_more_than_is(kl_bits, size):
     assert size < 45 or margin.max() < 0.4
 
 
-@pytest.mark.parametrize("size,bits,blocks", [(32, 16, 64), (45, 20, 64), (45, 20, 1), (64, 24, 1)])
+@pytest.mark.parametrize(
+    "size,bits,blocks",
+    [
+        (45, 20, 64),
+        (64, 24, 1),
+        *(pytest.param(*shape, marks=pytest.mark.slow) for shape in ((32, 16, 64), (45, 20, 1))),
+    ],
+)
 @pytest.mark.parametrize("platform,call", [("cuda", "triton"), ("tpu", "tpu_custom_call")])
 def test_selection_lowers_for_accelerators(platform, call, size, bits, blocks, monkeypatch):
     monkeypatch.setattr(kernels, "_NUMBERS", {})  # chunks of an accelerator
