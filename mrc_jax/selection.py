@@ -5,6 +5,7 @@ private noise is a handful of numbers a block, and nothing of size K is kept. `k
 encoder's own; the noise of a block is that of fold_in(key, block).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -18,7 +19,7 @@ from mrc_jax.ordered_noise import Noise, log_times_in, noise_of
 from mrc_jax.recipe import SELECTIONS
 from mrc_jax.shared_random import offsets
 
-_OPENED = 2  # cuts, before it is asked whether more are needed: seldom, and asking takes time
+_OPENED = 2  # cuts of a block at a time: it is seldom that more are needed, and asking takes time
 
 
 class Blocks(NamedTuple):
@@ -84,7 +85,7 @@ def select(
         cuts = jnp.arange(scores.shape[1], dtype=jnp.uint32)
         scores = scores + jax.vmap(lambda k: candidates.gumbel(k, cuts, 1))(keys)
     cut = jnp.argmax(scores, axis=1).astype(jnp.uint32)
-    inside = _log_weights_in(blocks, cut, bits)
+    inside = _log_weights_in(blocks, cut[:, None], bits, _summed())[:, 0]
     if selection == "sample":
         candidate = jnp.arange(inside.shape[1], dtype=jnp.uint32)
         inside = inside + jax.vmap(lambda k: candidates.gumbel(k, candidate, 0))(keys)
@@ -100,6 +101,8 @@ def _words(key: chex.PRNGKey) -> chex.Array:
 def _drawn(blocks: Blocks, first: chex.Array, count: int) -> chex.Array:
     """Quantiles of candidates first, first + 1, ..: int16[size, count]."""
     size = blocks.a.shape[1]
+    if blocks.kept is not None and blocks.kept.shape[1] == count:
+        return blocks.kept
     if blocks.kept is not None:
         return lax.dynamic_slice(blocks.kept, (0, first.astype(jnp.int32)), (size, count))
     return kernels.draw(blocks.seed, blocks.codebook, first, count, size)
@@ -121,9 +124,12 @@ def _statistics(
     count, size = blocks.a.shape
     devices = lax.axis_size(axis) if axis else 1
     cut, chunk_bits = 1 << kernels.cut_bits(bits), kernels.chunk_bits(bits, size, count, devices)
+    if kernel == "pallas" and blocks.kept is not None and not axis:
+        chunk_bits = bits  # nothing else of that size is made, and a chunk would be a copy
     chunks, per = (1 << bits - chunk_bits) // devices, (1 << chunk_bits) // cut
     first = lax.axis_index(axis) * chunks if axis else 0
-    own = jnp.zeros((), jnp.int32) if noise is None else noise.start[0] // per % chunks
+    noise = None if chunks == 1 else noise
+    own = 0 if noise is None else noise.start[0] // per % chunks
 
     def of_chunk(i: chex.Array) -> chex.Array:
         drawn = _drawn(blocks, i.astype(jnp.uint32) << chunk_bits, 1 << chunk_bits)
@@ -160,46 +166,75 @@ def _sample_by_bounds(
       bits: log2 of the number of candidates.
       scores: float32[blocks, cuts], the cuts' log-sum-exps but for `kernels.likely_rounding`.
     """
-    cut_bits = kernels.cut_bits(bits)
-    cuts = jnp.arange(scores.shape[1], dtype=jnp.uint32)
-    noise = jax.vmap(lambda key: candidates.gumbel(key, cuts, 1))(keys)
+    cut_bits, cuts = kernels.cut_bits(bits), jnp.arange(scores.shape[1], dtype=jnp.uint32)
+    candidate = jnp.arange(1 << cut_bits, dtype=jnp.uint32)
+    gumbel = jax.vmap(candidates.gumbel, (0, 0, None))
+    noise = gumbel(keys, jnp.broadcast_to(cuts, scores.shape), 1)
     bound = scores + noise + kernels.likely_rounding(blocks.a, blocks.c)[:, None]
+    within = gumbel(keys, jnp.broadcast_to(candidate, (len(keys), len(candidate))), 0)
+
+    def opened(cut: chex.Array) -> tuple[chex.Array, chex.Array]:
+        inside = _log_weights_in(blocks, cut, bits, "pallas")
+        score = jax.nn.logsumexp(inside, axis=2) + gumbel(keys, cut, 1)
+        place = jnp.argmax(inside + within[:, None], axis=2).astype(jnp.uint32)
+        return score, (cut << cut_bits) + place
+
+    return _best_of_opened(bound, opened, _OPENED)
+
+
+def _best_of_opened(
+    bound: chex.Array,
+    opened: Callable[[chex.Array], tuple[chex.Array, chex.Array]],
+    at_once: int,
+) -> chex.Array:
+    """The candidate of the largest score, uint32[blocks]: cuts are opened while one that is not
+    may still win.
+
+    Args:
+      bound: float32[blocks, cuts], what no score in a cut is above.
+      opened: the scores and candidates, float32 and uint32[blocks, cuts], of some cuts
+        uint32[blocks, cuts] of each block.
+      at_once: cuts that are opened together.
+    """
+    number = jnp.arange(bound.shape[1], dtype=jnp.uint32)
+    rows = jnp.arange(len(bound))
 
     def unsettled(state: tuple[chex.Array, ...]) -> chex.Array:
         bound, best, _ = state
         return jnp.any(jnp.max(bound, axis=1) > best)
 
-    def open_one(state: tuple[chex.Array, ...]) -> tuple[chex.Array, ...]:
+    def step(state: tuple[chex.Array, ...]) -> tuple[chex.Array, ...]:
         bound, best, chosen = state
-        cut = jnp.argmax(bound, axis=1).astype(jnp.uint32)
-        inside = _log_weights_in(blocks, cut, bits, "pallas")
-        score = jax.nn.logsumexp(inside, axis=1)
-        score += jnp.take_along_axis(noise, cut[:, None], axis=1)[:, 0]
-        candidate = jnp.arange(inside.shape[1], dtype=jnp.uint32)
-        inside += jax.vmap(lambda key: candidates.gumbel(key, candidate, 0))(keys)
-        place = jnp.argmax(inside, axis=1).astype(jnp.uint32)
+        cuts = []
+        for _ in range(min(at_once, len(number))):
+            cuts.append(jnp.argmax(bound, axis=1).astype(jnp.uint32))
+            bound = jnp.where(number == cuts[-1][:, None], -jnp.inf, bound)
+        scores, found = opened(jnp.stack(cuts, axis=1))
+        first = jnp.argmax(scores, axis=1)
+        score, found = scores[rows, first], found[rows, first]
         better = score > best
-        bound = jnp.where(cuts == cut[:, None], -jnp.inf, bound)
-        chosen = jnp.where(better, (cut << cut_bits) + place, chosen)
-        return bound, jnp.where(better, score, best), chosen
+        return bound, jnp.where(better, score, best), jnp.where(better, found, chosen)
 
-    state = (bound, jnp.full_like(bound[:, 0], -jnp.inf), jnp.zeros_like(blocks.number))
-    for _ in range(min(_OPENED, scores.shape[1])):
-        state = open_one(state)
-    return lax.while_loop(unsettled, open_one, state)[2]
+    nothing = jnp.full_like(bound[:, 0], -jnp.inf), jnp.zeros(len(bound), jnp.uint32)
+    return lax.while_loop(unsettled, step, step((bound, *nothing)))[2]
 
 
-def _log_weights_in(
-    blocks: Blocks, cut: chex.Array, bits: int, kernel: str = "reference"
-) -> chex.Array:
-    """Log-weights, float32[blocks, 2**cut_bits], of one cut for each block, uint32[blocks]."""
+def _log_weights_in(blocks: Blocks, cut: chex.Array, bits: int, kernel: str) -> chex.Array:
+    """Log-weights, float32[blocks, cuts, 2**cut_bits], of some cuts of each block, uint32[blocks,
+    cuts].
+    """
     cut_bits = kernels.cut_bits(bits)
 
     def one(a: chex.Array, c: chex.Array, cut: chex.Array) -> chex.Array:
         drawn = _drawn(blocks, cut << cut_bits, 1 << cut_bits)
         return candidates.log_weights(drawn, a[None], c[None], kernel)[0]
 
-    return jax.vmap(one)(blocks.a, blocks.c, cut)
+    return jax.vmap(jax.vmap(one, (None, None, 0)))(blocks.a, blocks.c, cut)
+
+
+def _summed() -> str:
+    """The kernel for a few candidates: no loop over lanes where each step is a launch."""
+    return "reference" if jax.default_backend() == "cpu" else "pallas"
 
 
 def _ordered(
@@ -211,7 +246,7 @@ def _ordered(
     reach: chex.Array | None,
 ) -> chex.Array:
     """Ordered random coding: cuts are opened while one may still hold a better candidate."""
-    cut_bits = kernels.cut_bits(bits)
+    cut_bits, by = kernels.cut_bits(bits), "pallas" if kernel == "pallas" else _summed()
     cuts, cut_size = 1 << bits - cut_bits, 1 << cut_bits
     offset = offsets(blocks.seed, blocks.number, bits).astype(jnp.int32)
     reach = jnp.full_like(offset, bits if reach is None else reach)
@@ -219,23 +254,12 @@ def _ordered(
     top = _statistics(blocks, bits, "max", kernel, axis, noise)
     bound = top + noise.slack[:, None] - noise.low
 
-    def unsettled(state: tuple[chex.Array, ...]) -> chex.Array:
-        bound, best, _ = state
-        return jnp.any(jnp.max(bound, axis=1) > best)
+    times_in = jax.vmap(jax.vmap(log_times_in, (None, None, 0, None, None)), (0, 0, 0, None, None))
 
-    def open_one(state: tuple[chex.Array, ...]) -> tuple[chex.Array, ...]:
-        bound, best, chosen = state
-        cut = jnp.argmax(bound, axis=1)
-        times = jax.vmap(log_times_in, (0, 0, 0, None, None))(
-            keys, noise, cut.astype(jnp.uint32), cuts, cut_size
-        )
-        scores = _log_weights_in(blocks, cut.astype(jnp.uint32), bits, kernel) - times
-        place = jnp.argmax(scores, axis=1)
-        score = jnp.take_along_axis(scores, place[:, None], axis=1)[:, 0]
-        candidate = (cut.astype(jnp.uint32) << cut_bits) + place.astype(jnp.uint32)
-        bound = jnp.where(jnp.arange(cuts) == cut[:, None], -jnp.inf, bound)
-        better = score > best
-        return bound, jnp.where(better, score, best), jnp.where(better, candidate, chosen)
+    def opened(cut: chex.Array) -> tuple[chex.Array, chex.Array]:
+        times = times_in(keys, noise, cut, cuts, cut_size)
+        scores = _log_weights_in(blocks, cut, bits, by) - times
+        place = jnp.argmax(scores, axis=2).astype(jnp.uint32)
+        return jnp.max(scores, axis=2), (cut << cut_bits) + place
 
-    start = (bound, jnp.full_like(bound[:, 0], -jnp.inf), jnp.zeros_like(blocks.number))
-    return lax.while_loop(unsettled, open_one, start)[2]
+    return _best_of_opened(bound, opened, 1 if by == "reference" else _OPENED)

@@ -184,9 +184,9 @@ def chosen(selection, kernel, a, c, bits):
 
 @pytest.mark.parametrize("selection", ["sample", "ordered", "argmax"])
 def test_every_kernel_chooses_the_index_of_the_reference(selection):
-    a, c = coefficients(20, 700)
+    a, c = coefficients(20, 300)
     expected = chosen(selection, "reference", a, c, 12)
-    assert len(np.unique(expected)) > 700 / 2
+    assert len(np.unique(expected)) > 300 / 2
     for kernel in ("codebook", "pallas"):
         differ = int((chosen(selection, kernel, a, c, 12) != expected).sum())
         # A choice changes where its score leads by less than b, of probability about b; twice, for
@@ -197,15 +197,13 @@ def test_every_kernel_chooses_the_index_of_the_reference(selection):
 
 
 def test_cuts_are_opened_until_none_may_win(monkeypatch):
-    """However many are opened first; and a kernel that trusts its narrow sums chooses another
+    """However many are opened at a time; and a kernel that trusts its narrow sums chooses another
     index for some of the blocks.
     """
     a, c = coefficients(20, 300, kl_bits=20)
     expected = chosen("sample", "reference", a, c, 12)
-    for opened in (0,):
-        monkeypatch.setattr(selection, "_OPENED", opened)
-        assert (chosen("sample", "pallas", a, c, 12) != expected).sum() <= 2
     monkeypatch.setattr(selection, "_OPENED", 1)
+    assert (chosen("sample", "pallas", a, c, 12) != expected).sum() <= 2
     monkeypatch.setattr(kernels, "likely_rounding", lambda a, c: -jnp.inf * jnp.ones(len(a)))
     assert (chosen("sample", "pallas", a, c, 12) != expected).sum() > 5
 
