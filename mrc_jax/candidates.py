@@ -100,7 +100,7 @@ def chosen_values(
     return signed(seed, block, drawn, codebook_blocks).astype(jnp.float32) * units
 
 
-def exponential(key: chex.Array, counter: chex.Array, use: int) -> chex.Array:
+def exponential(key: chex.Array, counter: chex.Array, use: int | chex.Array) -> chex.Array:
     """Private noise, Exp(1) by counter alone, float32[...]: exact far into both tails.
 
     A uniform of 64 bits, so that the smallest of 2^30 values is drawn from the right law and does
@@ -109,7 +109,7 @@ def exponential(key: chex.Array, counter: chex.Array, use: int) -> chex.Array:
     Args:
       key: uint32[2], private to the encoder.
       counter: uint32[...].
-      use: of the noise, so that two uses of a key share none.
+      use: of the noise, so that two uses of a key share none; an integer, or uint32[...].
     """
     words = threefry((key[0], key[1]), (counter, jnp.full_like(counter, use)))
     high, low = (w.astype(jnp.float32) for w in jax.lax.optimization_barrier(words))
@@ -117,6 +117,6 @@ def exponential(key: chex.Array, counter: chex.Array, use: int) -> chex.Array:
     return -jnp.log1p(-jnp.minimum(uniform, jnp.float32(1 - 2.0**-24)))
 
 
-def gumbel(key: chex.Array, counter: chex.Array, use: int) -> chex.Array:
+def gumbel(key: chex.Array, counter: chex.Array, use: int | chex.Array) -> chex.Array:
     """Private noise with the standard Gumbel law; see `exponential`."""
     return -jnp.log(exponential(key, counter, use))

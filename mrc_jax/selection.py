@@ -11,6 +11,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from mrc_jax import candidates, kernels
@@ -19,7 +20,7 @@ from mrc_jax.ordered_noise import Noise, log_times_in, noise_of
 from mrc_jax.recipe import SELECTIONS
 from mrc_jax.shared_random import offsets
 
-_OPENED = 2  # cuts of a block at a time: it is seldom that more are needed, and asking takes time
+_OPENED = 3  # cuts of a block at a time: it is seldom that more are needed, and asking takes time
 
 
 class Blocks(NamedTuple):
@@ -166,17 +167,18 @@ def _sample_by_bounds(
       bits: log2 of the number of candidates.
       scores: float32[blocks, cuts], the cuts' log-sum-exps but for `kernels.likely_rounding`.
     """
-    cut_bits, cuts = kernels.cut_bits(bits), jnp.arange(scores.shape[1], dtype=jnp.uint32)
-    candidate = jnp.arange(1 << cut_bits, dtype=jnp.uint32)
-    gumbel = jax.vmap(candidates.gumbel, (0, 0, None))
-    noise = gumbel(keys, jnp.broadcast_to(cuts, scores.shape), 1)
+    cut_bits, cuts = kernels.cut_bits(bits), scores.shape[1]
+    number = jnp.arange(cuts + (1 << cut_bits), dtype=jnp.uint32)
+    is_cut = number < cuts
+    counter = jnp.where(is_cut, number, number - np.uint32(cuts))  # both kinds of noise at once
+    gumbels = jax.vmap(lambda key: candidates.gumbel(key, counter, is_cut.astype(jnp.uint32)))(keys)
+    noise, within = gumbels[:, :cuts], gumbels[:, None, cuts:]
     bound = scores + noise + kernels.likely_rounding(blocks.a, blocks.c)[:, None]
-    within = gumbel(keys, jnp.broadcast_to(candidate, (len(keys), len(candidate))), 0)
 
     def opened(cut: chex.Array) -> tuple[chex.Array, chex.Array]:
         inside = _log_weights_in(blocks, cut, bits, "pallas")
-        score = jax.nn.logsumexp(inside, axis=2) + gumbel(keys, cut, 1)
-        place = jnp.argmax(inside + within[:, None], axis=2).astype(jnp.uint32)
+        score = jax.nn.logsumexp(inside, axis=2) + jnp.take_along_axis(noise, cut, axis=1)
+        place = jnp.argmax(inside + within, axis=2).astype(jnp.uint32)
         return score, (cut << cut_bits) + place
 
     return _best_of_opened(bound, opened, _OPENED)
@@ -196,7 +198,6 @@ def _best_of_opened(
         uint32[blocks, cuts] of each block.
       at_once: cuts that are opened together.
     """
-    number = jnp.arange(bound.shape[1], dtype=jnp.uint32)
     rows = jnp.arange(len(bound))
 
     def unsettled(state: tuple[chex.Array, ...]) -> chex.Array:
@@ -205,11 +206,8 @@ def _best_of_opened(
 
     def step(state: tuple[chex.Array, ...]) -> tuple[chex.Array, ...]:
         bound, best, chosen = state
-        cuts = []
-        for _ in range(min(at_once, len(number))):
-            cuts.append(jnp.argmax(bound, axis=1).astype(jnp.uint32))
-            bound = jnp.where(number == cuts[-1][:, None], -jnp.inf, bound)
-        scores, found = opened(jnp.stack(cuts, axis=1))
+        cuts, bound = _largest(bound, min(at_once, bound.shape[1]))
+        scores, found = opened(cuts)
         first = jnp.argmax(scores, axis=1)
         score, found = scores[rows, first], found[rows, first]
         better = score > best
@@ -217,6 +215,15 @@ def _best_of_opened(
 
     nothing = jnp.full_like(bound[:, 0], -jnp.inf), jnp.zeros(len(bound), jnp.uint32)
     return lax.while_loop(unsettled, step, step((bound, *nothing)))[2]
+
+
+def _largest(bound: chex.Array, count: int) -> tuple[chex.Array, chex.Array]:
+    """The places of a few of the largest bounds, uint32[blocks, count], and the bounds without."""
+    places, number = [], jnp.arange(bound.shape[1])
+    for _ in range(count):
+        places.append(jnp.argmax(bound, axis=1).astype(jnp.uint32))
+        bound = jnp.where(number == places[-1][:, None], -jnp.inf, bound)
+    return jnp.stack(places, axis=1), bound
 
 
 def _log_weights_in(blocks: Blocks, cut: chex.Array, bits: int, kernel: str) -> chex.Array:
