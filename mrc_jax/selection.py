@@ -5,7 +5,6 @@ private noise is a handful of numbers a block, and nothing of size K is kept. `k
 encoder's own; the noise of a block is that of fold_in(key, block).
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -16,6 +15,7 @@ from jax import lax
 
 from mrc_jax import candidates, kernels
 from mrc_jax.errors import UsageError
+from mrc_jax.opening import best_of_opened
 from mrc_jax.ordered_noise import Noise, log_times_in, noise_of
 from mrc_jax.recipe import SELECTIONS
 from mrc_jax.shared_random import offsets
@@ -181,49 +181,7 @@ def _sample_by_bounds(
         place = jnp.argmax(inside + within, axis=2).astype(jnp.uint32)
         return score, (cut << cut_bits) + place
 
-    return _best_of_opened(bound, opened, _OPENED)
-
-
-def _best_of_opened(
-    bound: chex.Array,
-    opened: Callable[[chex.Array], tuple[chex.Array, chex.Array]],
-    at_once: int,
-) -> chex.Array:
-    """The candidate of the largest score, uint32[blocks]: cuts are opened while one that is not
-    may still win.
-
-    Args:
-      bound: float32[blocks, cuts], what no score in a cut is above.
-      opened: the scores and candidates, float32 and uint32[blocks, cuts], of some cuts
-        uint32[blocks, cuts] of each block.
-      at_once: cuts that are opened together.
-    """
-    rows = jnp.arange(len(bound))
-
-    def unsettled(state: tuple[chex.Array, ...]) -> chex.Array:
-        bound, best, _ = state
-        return jnp.any(jnp.max(bound, axis=1) > best)
-
-    def step(state: tuple[chex.Array, ...]) -> tuple[chex.Array, ...]:
-        bound, best, chosen = state
-        cuts, bound = _largest(bound, min(at_once, bound.shape[1]))
-        scores, found = opened(cuts)
-        first = jnp.argmax(scores, axis=1)
-        score, found = scores[rows, first], found[rows, first]
-        better = score > best
-        return bound, jnp.where(better, score, best), jnp.where(better, found, chosen)
-
-    nothing = jnp.full_like(bound[:, 0], -jnp.inf), jnp.zeros(len(bound), jnp.uint32)
-    return lax.while_loop(unsettled, step, step((bound, *nothing)))[2]
-
-
-def _largest(bound: chex.Array, count: int) -> tuple[chex.Array, chex.Array]:
-    """The places of a few of the largest bounds, uint32[blocks, count], and the bounds without."""
-    places, number = [], jnp.arange(bound.shape[1])
-    for _ in range(count):
-        places.append(jnp.argmax(bound, axis=1).astype(jnp.uint32))
-        bound = jnp.where(number == places[-1][:, None], -jnp.inf, bound)
-    return jnp.stack(places, axis=1), bound
+    return best_of_opened(bound, opened, _OPENED)
 
 
 def _log_weights_in(blocks: Blocks, cut: chex.Array, bits: int, kernel: str) -> chex.Array:
@@ -269,4 +227,4 @@ def _ordered(
         place = jnp.argmax(scores, axis=2).astype(jnp.uint32)
         return jnp.max(scores, axis=2), (cut << cut_bits) + place
 
-    return _best_of_opened(bound, opened, 1 if by == "reference" else _OPENED)
+    return best_of_opened(bound, opened, 1 if by == "reference" else _OPENED)

@@ -71,25 +71,24 @@ def _here(function: Callable[..., Any], *args: Any) -> Any:
 def _variants(
     accelerated: bool, D: int, bits: int, blocks: int
 ) -> Iterator[tuple[str, str | None, int | None, int | None]]:
-    """Kernel, selection, shared_by and waves of the rows of `row`; on an accelerator `ordered` and
-    the reference at one shape alone.
+    """Kernel, selection, shared_by and waves of the rows of `row`; on an accelerator, where most of
+    the time is compiling, the reference at one shape alone, `ordered` and waves at another.
     """
-    if blocks > 1 and (
-        not accelerated or bits < 20
-    ):  # one block's codebook kernel is the reference
+    wide = accelerated and blocks > 1 and bits == 20
+    if blocks > 1 and not wide:  # one block's codebook kernel is the reference
         yield "reference", "sample", blocks, None
-    both = not accelerated or (blocks > 1 and bits == 20)
     keeps = 2 * D << bits <= KEPT_BYTES
     for kernel in ["codebook", *["pallas"] * accelerated]:
-        for selection in ("sample", "ordered") if both else ("sample",):
-            yield kernel, selection, blocks, None
+        for selection in ("sample", "ordered") if wide or not accelerated else ("sample",):
+            if not accelerated or selection == "sample":
+                yield kernel, selection, blocks, None
             if keeps:
                 if blocks == 1:
                     yield kernel, selection, SHARED_BY, None
                 yield kernel, selection, None, None
-                if accelerated and blocks > 1:
+                if wide:
                     yield kernel, selection, None, _WAVES
-    if accelerated and blocks > 1:
+    if wide:
         yield "pallas, statistics of the cuts alone", None, None, _WAVES
 
 

@@ -11,7 +11,7 @@ from jax import lax
 from experiments.benchmark.measure import seconds
 
 _LIMIT_BITS = {"cpu": (12, 13, 14, 15, 16)}  # log2 of a chunk; the fastest is the limit
-_LIMIT_BITS_ELSEWHERE = (16, 18, 20)
+_LIMIT_BITS_ELSEWHERE = (16, 18)
 _OPERAND_BITS = 20  # log2 of the candidates whose operands the limit holds at most
 
 
