@@ -52,6 +52,9 @@ def log_weights(
         product for all blocks; 'pallas' is the same here: it has a kernel of its own only where
         log-weights are reduced at once (`kernels.cut_statistics`).
     """
+    if kernel == "pallas" and a.shape[0] == 1:
+        z = drawn.astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
+        return jnp.sum(z * (a[0][:, None] * z + c[0][:, None]), axis=0)[None]
     if kernel == "reference" or a.shape[0] == 1:  # one block is bound by memory: no product helps
         return _lane_by_lane(drawn, a, c)
     z = drawn.astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
@@ -97,7 +100,7 @@ def chosen_values(
     return signed(seed, block, drawn, codebook_blocks).astype(jnp.float32) * units
 
 
-def exponential(key: chex.Array, counter: chex.Array, use: int) -> chex.Array:
+def exponential(key: chex.Array, counter: chex.Array, use: int | chex.Array) -> chex.Array:
     """Private noise, Exp(1) by counter alone, float32[...]: exact far into both tails.
 
     A uniform of 64 bits, so that the smallest of 2^30 values is drawn from the right law and does
@@ -106,7 +109,7 @@ def exponential(key: chex.Array, counter: chex.Array, use: int) -> chex.Array:
     Args:
       key: uint32[2], private to the encoder.
       counter: uint32[...].
-      use: of the noise, so that two uses of a key share none.
+      use: of the noise, so that two uses of a key share none; an integer, or uint32[...].
     """
     words = threefry((key[0], key[1]), (counter, jnp.full_like(counter, use)))
     high, low = (w.astype(jnp.float32) for w in jax.lax.optimization_barrier(words))
@@ -114,6 +117,6 @@ def exponential(key: chex.Array, counter: chex.Array, use: int) -> chex.Array:
     return -jnp.log1p(-jnp.minimum(uniform, jnp.float32(1 - 2.0**-24)))
 
 
-def gumbel(key: chex.Array, counter: chex.Array, use: int) -> chex.Array:
+def gumbel(key: chex.Array, counter: chex.Array, use: int | chex.Array) -> chex.Array:
     """Private noise with the standard Gumbel law; see `exponential`."""
     return -jnp.log(exponential(key, counter, use))

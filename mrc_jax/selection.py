@@ -10,13 +10,17 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from mrc_jax import candidates, kernels
 from mrc_jax.errors import UsageError
+from mrc_jax.opening import best_of_opened
 from mrc_jax.ordered_noise import Noise, log_times_in, noise_of
 from mrc_jax.recipe import SELECTIONS
 from mrc_jax.shared_random import offsets
+
+_OPENED = 3  # cuts of a block at a time: it is seldom that more are needed, and asking takes time
 
 
 class Blocks(NamedTuple):
@@ -76,11 +80,13 @@ def select(
         return _ordered(keys, blocks, bits, kernel, axis, reach)
     statistic = "logsumexp" if selection == "sample" else "max"
     scores = _statistics(blocks, bits, statistic, kernel, axis)
+    if selection == "sample" and kernel == "pallas":
+        return _sample_by_bounds(keys, blocks, bits, scores)
     if selection == "sample":
         cuts = jnp.arange(scores.shape[1], dtype=jnp.uint32)
         scores = scores + jax.vmap(lambda k: candidates.gumbel(k, cuts, 1))(keys)
     cut = jnp.argmax(scores, axis=1).astype(jnp.uint32)
-    inside = _log_weights_in(blocks, cut, bits)
+    inside = _log_weights_in(blocks, cut[:, None], bits, _summed())[:, 0]
     if selection == "sample":
         candidate = jnp.arange(inside.shape[1], dtype=jnp.uint32)
         inside = inside + jax.vmap(lambda k: candidates.gumbel(k, candidate, 0))(keys)
@@ -96,6 +102,8 @@ def _words(key: chex.PRNGKey) -> chex.Array:
 def _drawn(blocks: Blocks, first: chex.Array, count: int) -> chex.Array:
     """Quantiles of candidates first, first + 1, ..: int16[size, count]."""
     size = blocks.a.shape[1]
+    if blocks.kept is not None and blocks.kept.shape[1] == count:
+        return blocks.kept
     if blocks.kept is not None:
         return lax.dynamic_slice(blocks.kept, (0, first.astype(jnp.int32)), (size, count))
     return kernels.draw(blocks.seed, blocks.codebook, first, count, size)
@@ -117,9 +125,12 @@ def _statistics(
     count, size = blocks.a.shape
     devices = lax.axis_size(axis) if axis else 1
     cut, chunk_bits = 1 << kernels.cut_bits(bits), kernels.chunk_bits(bits, size, count, devices)
+    if kernel == "pallas" and blocks.kept is not None and not axis:
+        chunk_bits = bits  # nothing else of that size is made, and a chunk would be a copy
     chunks, per = (1 << bits - chunk_bits) // devices, (1 << chunk_bits) // cut
     first = lax.axis_index(axis) * chunks if axis else 0
-    own = jnp.zeros((), jnp.int32) if noise is None else noise.start[0] // per % chunks
+    noise = None if chunks == 1 else noise
+    own = 0 if noise is None else noise.start[0] // per % chunks
 
     def of_chunk(i: chex.Array) -> chex.Array:
         drawn = _drawn(blocks, i.astype(jnp.uint32) << chunk_bits, 1 << chunk_bits)
@@ -144,15 +155,51 @@ def _statistics(
     return lax.all_gather(out, axis, axis=1, tiled=True) if axis else out
 
 
-def _log_weights_in(blocks: Blocks, cut: chex.Array, bits: int) -> chex.Array:
-    """Log-weights, float32[blocks, 2**cut_bits], of one cut for each block, uint32[blocks]."""
+def _sample_by_bounds(
+    keys: chex.Array, blocks: Blocks, bits: int, scores: chex.Array
+) -> chex.Array:
+    """The choice by exact log-sum-exps, from close ones: cuts are opened while one that is not may
+    still win.
+
+    Args:
+      keys: uint32[blocks, 4], private.
+      blocks: what to code.
+      bits: log2 of the number of candidates.
+      scores: float32[blocks, cuts], the cuts' log-sum-exps but for `kernels.likely_rounding`.
+    """
+    cut_bits, cuts = kernels.cut_bits(bits), scores.shape[1]
+    number = jnp.arange(cuts + (1 << cut_bits), dtype=jnp.uint32)
+    is_cut = number < cuts
+    counter = jnp.where(is_cut, number, number - np.uint32(cuts))  # both kinds of noise at once
+    gumbels = jax.vmap(lambda key: candidates.gumbel(key, counter, is_cut.astype(jnp.uint32)))(keys)
+    noise, within = gumbels[:, :cuts], gumbels[:, None, cuts:]
+    bound = scores + noise + kernels.likely_rounding(blocks.a, blocks.c)[:, None]
+
+    def opened(cut: chex.Array) -> tuple[chex.Array, chex.Array]:
+        inside = _log_weights_in(blocks, cut, bits, "pallas")
+        score = jax.nn.logsumexp(inside, axis=2) + jnp.take_along_axis(noise, cut, axis=1)
+        place = jnp.argmax(inside + within, axis=2).astype(jnp.uint32)
+        return score, (cut << cut_bits) + place
+
+    return best_of_opened(bound, opened, _OPENED)
+
+
+def _log_weights_in(blocks: Blocks, cut: chex.Array, bits: int, kernel: str) -> chex.Array:
+    """Log-weights, float32[blocks, cuts, 2**cut_bits], of some cuts of each block, uint32[blocks,
+    cuts].
+    """
     cut_bits = kernels.cut_bits(bits)
 
     def one(a: chex.Array, c: chex.Array, cut: chex.Array) -> chex.Array:
         drawn = _drawn(blocks, cut << cut_bits, 1 << cut_bits)
-        return candidates.log_weights(drawn, a[None], c[None])[0]
+        return candidates.log_weights(drawn, a[None], c[None], kernel)[0]
 
-    return jax.vmap(one)(blocks.a, blocks.c, cut)
+    return jax.vmap(jax.vmap(one, (None, None, 0)))(blocks.a, blocks.c, cut)
+
+
+def _summed() -> str:
+    """The kernel for a few candidates: no loop over lanes where each step is a launch."""
+    return "reference" if jax.default_backend() == "cpu" else "pallas"
 
 
 def _ordered(
@@ -164,7 +211,7 @@ def _ordered(
     reach: chex.Array | None,
 ) -> chex.Array:
     """Ordered random coding: cuts are opened while one may still hold a better candidate."""
-    cut_bits = kernels.cut_bits(bits)
+    cut_bits, by = kernels.cut_bits(bits), "pallas" if kernel == "pallas" else _summed()
     cuts, cut_size = 1 << bits - cut_bits, 1 << cut_bits
     offset = offsets(blocks.seed, blocks.number, bits).astype(jnp.int32)
     reach = jnp.full_like(offset, bits if reach is None else reach)
@@ -172,23 +219,12 @@ def _ordered(
     top = _statistics(blocks, bits, "max", kernel, axis, noise)
     bound = top + noise.slack[:, None] - noise.low
 
-    def unsettled(state: tuple[chex.Array, ...]) -> chex.Array:
-        bound, best, _ = state
-        return jnp.any(jnp.max(bound, axis=1) > best)
+    times_in = jax.vmap(jax.vmap(log_times_in, (None, None, 0, None, None)), (0, 0, 0, None, None))
 
-    def open_one(state: tuple[chex.Array, ...]) -> tuple[chex.Array, ...]:
-        bound, best, chosen = state
-        cut = jnp.argmax(bound, axis=1)
-        times = jax.vmap(log_times_in, (0, 0, 0, None, None))(
-            keys, noise, cut.astype(jnp.uint32), cuts, cut_size
-        )
-        scores = _log_weights_in(blocks, cut.astype(jnp.uint32), bits) - times
-        place = jnp.argmax(scores, axis=1)
-        score = jnp.take_along_axis(scores, place[:, None], axis=1)[:, 0]
-        candidate = (cut.astype(jnp.uint32) << cut_bits) + place.astype(jnp.uint32)
-        bound = jnp.where(jnp.arange(cuts) == cut[:, None], -jnp.inf, bound)
-        better = score > best
-        return bound, jnp.where(better, score, best), jnp.where(better, candidate, chosen)
+    def opened(cut: chex.Array) -> tuple[chex.Array, chex.Array]:
+        times = times_in(keys, noise, cut, cuts, cut_size)
+        scores = _log_weights_in(blocks, cut, bits, by) - times
+        place = jnp.argmax(scores, axis=2).astype(jnp.uint32)
+        return jnp.max(scores, axis=2), (cut << cut_bits) + place
 
-    start = (bound, jnp.full_like(bound[:, 0], -jnp.inf), jnp.zeros_like(blocks.number))
-    return lax.while_loop(unsettled, open_one, start)[2]
+    return best_of_opened(bound, opened, 1 if by == "reference" else _OPENED)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.benchmark import decode, kernels, measure, tables, train
+from experiments.benchmark import decode, kernels, limit, measure, tables, train
 from mrc_jax.gaussian import kl_nats
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -24,7 +24,7 @@ NAMES = {
 
 def test_rows_of_small_shapes_have_every_field(monkeypatch) -> None:
     monkeypatch.setattr(kernels, "SHAPES", ((4, 8, 1), (4, 8, 3)))
-    monkeypatch.setattr(kernels, "_LIMIT_BITS", {"cpu": (7,)})
+    monkeypatch.setattr(limit, "_LIMIT_BITS", {"cpu": (7,)})
     monkeypatch.setattr(kernels, "in_fresh_process", lambda function, *args: function(*args))
     rows = list(kernels.rows())
     assert rows[-1]["kernel"] == "matrix peak, float32" and rows[-1]["flop_per_s"] > 0

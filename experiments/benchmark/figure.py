@@ -51,4 +51,5 @@ def name_of(row: dict[str, Any]) -> str:
     cold = "cold"
     if row["cold_shared_by"] not in (None, row["blocks"]):
         cold += f" / {row['cold_shared_by']}"
-    return f"{row['kernel']}, {row['selection']}, {'warm' if row['warm'] else cold}"
+    waves = f", {row['waves']} waves a call" if row.get("waves") else ""
+    return f"{row['kernel']}, {row['selection']}, {'warm' if row['warm'] else cold}{waves}"

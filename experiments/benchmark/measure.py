@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import ctypes
+import functools
 import multiprocessing
 import pathlib
 import platform
@@ -38,22 +39,23 @@ def seconds(call: Callable[[], Any], repetitions: int = REPETITIONS) -> float:
 def seconds_and_peak(call: Callable[[], Any]) -> tuple[float, int]:
     """`seconds`, and the bytes by which memory in use rose above what it was before.
 
-    On a CPU: the peak resident set less that before, so compilation counts; elsewhere the device's
-    own account.
+    On a CPU: the peak resident set less that before, so compilation counts. Elsewhere the call must
+    be functools.partial of a jitted function and arrays, and its peak is the compiler's account:
+    arguments, results and what lies between.
     """
     import jax
 
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        before = _of_device(device, "bytes_in_use")
-        return seconds(call), _of_device(device, "peak_bytes_in_use") - before
+    if jax.default_backend() != "cpu":
+        assert isinstance(call, functools.partial)
+        program: Any = call.func
+        compiled = program.lower(*call.args).compile()
+        sizes = compiled.memory_analysis()
+        names = ("argument", "output", "temp")
+        peak = sum(getattr(sizes, f"{name}_size_in_bytes") for name in names)
+        return seconds(functools.partial(compiled, *call.args)), peak
     _forget_peak()
     before = resident("VmRSS")
     return seconds(call), max(0, resident("VmHWM") - before)
-
-
-def _of_device(device: Any, name: str) -> int:
-    return (device.memory_stats() or {}).get(name, 0)
 
 
 def _forget_peak() -> None:

@@ -1,15 +1,13 @@
-"""The fused kernel: log-weights on matrix units, reduced to a number for each cut where they are
-made, so that nothing of size blocks x candidates is ever in memory.
+"""The fused kernel of TPUs (Pallas, Mosaic): log-weights on matrix units, reduced to a number for
+each cut where they are made, so that nothing of size blocks x candidates is ever in memory.
 
-One body for GPUs (Pallas, Triton) and TPUs (Mosaic); elsewhere it is interpreted, for tests alone.
 The private noise is not in it, for it need not be: a cut is drawn by its log-sum-exp and one Gumbel
 variable, and only then a candidate inside (`selection`), so the noise is a few numbers a block.
 
 Operands. z, z^2 and the coefficients are each the sum of two bfloat16 numbers, and of the four
 products of parts that of the two small ones is left out: three bfloat16 passes, added in float32.
 It is the cheapest way whose law is within 1e-3 of the reference's in total variation (2.3e-4 at
-most; experiments/benchmark/precision.py): two passes are up to 1e-2 away, one of TF32 up to 2e-2,
-and float32 operands would leave a GPU's matrix units unused.
+most; experiments/benchmark/precision.py): two passes are up to 1e-2 away.
 """
 
 from functools import partial
@@ -19,13 +17,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu, triton
+from jax.experimental.pallas import tpu
 
 from mrc_jax.shared_random import TABLE_UNIT
 
 _CANDIDATES = 128  # of a tile of log-weights: lanes of a TPU's register
-_BLOCKS = {"gpu": 64, "tpu": 128}  # of a tile, at most: bound by shared memory; lanes again
-_SMALLEST = 16  # side of a matrix on either
+_BLOCKS = 128  # of a tile, at most: lanes again
+_SMALLEST = 16  # side of a matrix
 
 # Relative to |a z^2| or |c z|: 2^-16 for what the parts of each operand leave of it, 2^-16 for the
 # product of the small parts (2^-8 of the operands at most), and as much for six sums, not one.
@@ -33,7 +31,13 @@ ROUNDING = 2.0**-14
 
 
 def cut_statistics(
-    drawn: chex.Array, a: chex.Array, c: chex.Array, *, cut: int, statistic: str
+    drawn: chex.Array,
+    a: chex.Array,
+    c: chex.Array,
+    *,
+    cut: int,
+    statistic: str,
+    interpret: bool = False,
 ) -> chex.Array:
     """The log-sum-exp or the maximum of the log-weights in each cut, float32[blocks, cuts].
 
@@ -42,10 +46,11 @@ def cut_statistics(
       a, c: float32[blocks, size]; as in `candidates.log_weights`.
       cut: candidates of a cut, a power of two.
       statistic: 'logsumexp' or 'max'.
+      interpret: of `pallas_call`.
     """
     blocks, size = a.shape
     rows = max(_SMALLEST, pl.next_power_of_2(size))
-    columns = max(_SMALLEST, min(_BLOCKS["tpu"], pl.next_power_of_2(blocks)))
+    columns = max(_SMALLEST, min(_BLOCKS, pl.next_power_of_2(blocks)))
     if cut < _CANDIDATES:  # each cut is a tile, of which a part is used
         padding = ((0, 0), (0, 0), (0, _CANDIDATES - cut))
         drawn = jnp.pad(drawn.reshape(size, -1, cut), padding).reshape(size, -1)
@@ -53,19 +58,15 @@ def cut_statistics(
     operands = [
         jnp.pad(part, ((0, rows - size), (0, -blocks % columns)))
         for coefficient in (a, c)
-        for part in _parts(coefficient.T)
+        for part in two_parts(coefficient.T)
     ]
-    call = partial(_call, cut=cut, logsumexp=statistic == "logsumexp", columns=columns)
-    of_gpu = triton.CompilerParams(num_warps=8)
-    on_gpu = partial(call, columns=min(columns, _BLOCKS["gpu"]), compiler_params=of_gpu)
-    on_tpu = partial(call, compiler_params=tpu.CompilerParams())
-    out = lax.platform_dependent(
+    out = _call(
         drawn,
         *operands,
-        cuda=on_gpu,
-        rocm=on_gpu,
-        tpu=on_tpu,
-        default=partial(call, interpret=True),
+        cut=cut,
+        logsumexp=statistic == "logsumexp",
+        columns=columns,
+        interpret=interpret,
     )
     return out[:, 0, :blocks].T
 
@@ -76,8 +77,7 @@ def _call(
     cut: int,
     logsumexp: bool,
     columns: int,
-    interpret: bool = False,
-    compiler_params: tpu.CompilerParams | triton.CompilerParams | None = None,
+    interpret: bool,
 ) -> chex.Array:
     """float32[cuts, 1, blocks], blocks padded; a program of the grid makes one cut of it for a tile
     of blocks, and reads the cut's candidates once.
@@ -88,7 +88,7 @@ def _call(
       cut: candidates of a cut in use.
       logsumexp: and not the maximum.
       columns: blocks of a tile.
-      interpret, compiler_params: of `pallas_call`.
+      interpret: of `pallas_call`.
     """
     (size, candidates), blocks = drawn.shape, coefficients[0].shape[1]
     width = max(cut, _CANDIDATES)
@@ -100,7 +100,7 @@ def _call(
         + [pl.BlockSpec((size, columns), lambda i, j: (0, j))] * len(coefficients),
         out_specs=pl.BlockSpec((None, 1, columns), lambda i, j: (i, 0, j)),
         interpret=interpret,
-        compiler_params=compiler_params,
+        compiler_params=tpu.CompilerParams(),
         name="cut_statistics",
     )(drawn, *coefficients)
 
@@ -135,7 +135,7 @@ def _scores(
     and the parts of the coefficients, bfloat16[size, blocks].
     """
     z = drawn.astype(jnp.int32).astype(jnp.float32) * jnp.float32(1 / TABLE_UNIT)
-    both = ((_parts(z * z), a, a_rest), (_parts(z), c, c_rest))
+    both = ((two_parts(z * z), a, a_rest), (two_parts(z), c, c_rest))
     product = partial(
         lax.dot_general,
         dimension_numbers=(((0,), (0,)), ((), ())),
@@ -150,7 +150,7 @@ def _scores(
     return sum(small[1:], small[0]) + (large[0] + large[1])
 
 
-def _parts(x: chex.Array) -> tuple[chex.Array, chex.Array]:
+def two_parts(x: chex.Array) -> tuple[chex.Array, chex.Array]:
     """Two bfloat16 numbers whose sum is x, to 2^-16 of it; exactly x for int16 over a power of two.
 
     Rounded as integers: a compiler may leave out a conversion to bfloat16 and back.
