@@ -19,7 +19,8 @@ from experiments.augment import augment_of
 from experiments.data import Dataset, Split
 from experiments.settings import Config
 from mrc_jax import api
-from mrc_jax.compress import code_wave, steps_on
+from mrc_jax.compress import code_wave
+from mrc_jax.feed import steps_on
 from mrc_jax.waves import waves
 
 BATCH, STEPS, BITS = 8, 2, 10  # fewer candidates than the config's, whose codebook is no larger
