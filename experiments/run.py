@@ -83,12 +83,8 @@ class Run:
         """What the posterior is trained on, (inputs, targets), this process's shards one by one;
         trains the plain network, from which the posterior's means start where the config says so.
         """
-        examples = distort.of_shards(
-            self.dataset,
-            self.config.distorted_copies,
-            self.config.seed,
-            self.config.distortion,
-        )
+        copies, strength = self.config.distorted_copies, self.config.distortion
+        examples = distort.of_shards(self.dataset, copies, self.config.seed, strength)
         self.plain = self._plain(examples)
         if self.config.start_from_plain and int(self.state.step) == 0:
             self.state = self._prepared(self.plain)[2]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mrc_jax import batches as batches_of_steps
 from mrc_jax import train
 from mrc_jax.budget import plan
 from mrc_jax.objective import block_kl_nats, slot_order
@@ -133,14 +134,13 @@ def test_refining_leaves_coded_blocks_and_prior_scales_as_they_are():
 
 @pytest.mark.parametrize("examples, batch_size", [(96, 32), (10, 3), (5, 9)])
 def test_a_pass_has_each_example_once_and_the_next_another_order(examples, batch_size):
-    _, _, state = problem()
     size, per_pass = min(batch_size, examples), max(examples // batch_size, 1)
+    recipe, data = Recipe(batch_size=batch_size), jnp.arange(examples)
+    draw = jax.jit(lambda step: batches_of_steps.drawn(recipe, None, data, step, jnp.uint32(7)))
     passes = []
     for p in range(3):
         steps = range(p * per_pass, (p + 1) * per_pass)
-        batches = [
-            train._batch(batch_size, examples, state.replace(step=jnp.int32(s))) for s in steps
-        ]
+        batches = [draw(jnp.int32(s)) for s in steps]
         assert all(b.shape == (size,) for b in batches)
         passes.append(np.concatenate(batches))
         assert len(np.unique(passes[-1])) == size * per_pass
