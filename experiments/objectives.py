@@ -30,11 +30,6 @@ from mrc_jax.centres import importance
 from mrc_jax.centres.k_centroids import quantised_bits
 from mrc_jax.errors import UsageError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The config of the plain networks.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is kept that it writes.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Networks, of seeds 0, 1, ...")
-_EXAMPLES = flags.DEFINE_integer("examples", 2000, "By which objectives are estimated.")
-_TABLE = flags.DEFINE_bool("table", False, "Make the table again from what is there; run nothing.")
 PRUNED = (0.5, 0.6, 0.7, 0.8, 0.9)
 VALUES = (2, 3, 4, 6, 8, 16)
 
@@ -90,18 +85,24 @@ def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise UsageError(f"unknown argument {argv[1]!r}; fields are --config.FIELD=VALUE")
-    config, workdir = _CONFIG.value, pathlib.Path(str(_WORKDIR.value))
-    for seed in range(0 if _TABLE.value else _SEEDS.value):
+    given = flags.FLAGS
+    config, workdir = given.config, pathlib.Path(str(given.workdir))
+    for seed in range(0 if given.table else given.seeds):
         config.seed = seed
         base = Config.from_config_dict(config)
         with opened(base, workdir / f"seed{seed}" / "plain") as job:
             data = job.data()
             job.bar.close()
             own = subject(job.net, job.plain, data, seed)
-        add(workdir, own, load(base.data, base.data_dir), _EXAMPLES.value)
+        add(workdir, own, load(base.data, base.data_dir), given.examples)
     print(markdown(read(workdir)))
 
 
 if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "The config of the plain networks.")
+    flags.DEFINE_string("workdir", None, "Where everything is kept that it writes.")
+    flags.DEFINE_integer("seeds", 3, "Networks, of seeds 0, 1, ...")
+    flags.DEFINE_integer("examples", 2000, "By which objectives are estimated.")
+    flags.DEFINE_bool("table", False, "Make the table again from what is there; run nothing.")
     flags.mark_flags_as_required(["config", "workdir"])
     run(main)

@@ -121,7 +121,7 @@ def test_plain_training_sees_changed_images(monkeypatch: pytest.MonkeyPatch) -> 
 def test_means_start_from_the_plain_network(tmp_path: pathlib.Path) -> None:
     config = dataclasses.replace(SMOKE, start_from_plain=True, hidden=(24, 12), augment="crop_flip")
     with runs.opened(config, tmp_path) as job:
-        net, inputs = runs._Mean(job.problem), job.dataset.validation.inputs
+        net, inputs = networks.Mean(job.problem), job.dataset.validation.inputs
 
         def means() -> Any:
             params = job.problem.gaussian(job.state.params, job.arrays)

@@ -12,7 +12,7 @@ import pytest
 from coder_law import SEED, Case, law_p_values, select_one
 from scipy import special, stats
 
-from mrc_jax import candidates, encode, kernels
+from mrc_jax import blocks, candidates, encode, kernels
 from mrc_jax.shared_random import quantiles
 
 ALARM = 1e-4  # false-alarm rate of every single p-value below
@@ -119,12 +119,12 @@ def test_the_check_rejects_blocks_that_share_their_noise(monkeypatch):
 def test_log_weights_are_log_q_minus_log_p_of_the_decoded_values(codebook_blocks):
     """Up to a constant of the block, within 2e-5 of the largest term in float32."""
     case = Case(entries=13, blocks=4, bits=6, codebook_blocks=codebook_blocks)
-    partition = encode.Partition(case.entries, case.blocks)
+    partition = blocks.Partition(case.entries, case.blocks)
     seed = jnp.uint32(SEED)
-    entry = encode.entry_of_slot(partition, seed, jnp.arange(case.entries, dtype=jnp.uint32))
+    entry = blocks.entry_of_slot(partition, seed, jnp.arange(case.entries, dtype=jnp.uint32))
     scale = encode.round_scale(case.scale)
     a, c = (
-        encode.to_blocks(x, entry, partition)
+        blocks.to_blocks(x, entry, partition)
         for x in candidates.coefficients(jnp.asarray(case.mean), case.log_variance, scale)
     )
     number = jnp.arange(64, dtype=jnp.uint32)

@@ -37,7 +37,7 @@ def test_targets_are_the_labels_or_what_the_plain_network_says(
     seen: list[Any] = []
 
     def stop_there(problem: Any, arrays: Any, data: Any) -> None:
-        seen.extend(data)
+        seen.extend(data.arrays)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runs, "steps_on", stop_there)

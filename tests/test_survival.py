@@ -100,7 +100,7 @@ def test_a_run_that_is_killed_at_any_time_ends_with_the_same_file(
 # Has room for the plain network's weights, not for the posterior's state.
 LIMITED = """
 import os, resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (14_000, 14_000))
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
