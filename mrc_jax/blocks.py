@@ -40,11 +40,16 @@ def entry_of_slot(partition: Partition, seed: Array, slot: Array) -> Array:
     return unpermute(slot, partition.entries, seed, Stream.BLOCKS)
 
 
-def lanes_in_use(partition: Partition, block: Array) -> Array:
-    """bool[block_size, ...]: False where a block has no entry in a lane."""
+def slots_of_blocks(partition: Partition, block: Array) -> Array:
+    """uint32[block_size, ...]: the slot of each lane of blocks [...], past the last in padding."""
     xp = namespace(block)
     lane = xp.arange(partition.block_size, dtype=np.uint32).reshape((-1,) + (1,) * block.ndim)
-    return lane * np.uint32(partition.blocks) + block.astype(np.uint32) < partition.entries
+    return lane * np.uint32(partition.blocks) + block.astype(np.uint32)
+
+
+def lanes_in_use(partition: Partition, block: Array) -> Array:
+    """bool[block_size, ...]: False where a block has no entry in a lane."""
+    return slots_of_blocks(partition, block) < partition.entries
 
 
 def to_blocks(values: Array, entry: Array, partition: Partition) -> Array:

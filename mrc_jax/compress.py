@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrc_jax import candidates, train
-from mrc_jax.blocks import lanes_in_use
+from mrc_jax.blocks import lanes_in_use, slots_of_blocks
 from mrc_jax.coded_file import container_of, shortest
 from mrc_jax.decode import coded_vector
 from mrc_jax.encode import select_wave_on
@@ -124,8 +124,7 @@ def code_wave(
     sharing, params = problem.posterior.sharing, problem.gaussian(state.params, arrays)
     seed = jnp.uint32(header.seed)
     scale = round_scale(jnp.exp(log_prior_scale_of_entries(params, sharing)))
-    lane = jnp.arange(partition.block_size, dtype=jnp.uint32)[:, None]
-    slot = (lane * np.uint32(partition.blocks) + blocks).astype(jnp.int32)
+    slot = slots_of_blocks(partition, blocks).astype(jnp.int32)
     entry = jnp.take(arrays["order"]["entry"], slot, mode="clip")
     mean, log_variance, scale = (x[entry] for x in (params["mean"], params["log_variance"], scale))
     in_use = lanes_in_use(partition, blocks)

@@ -12,6 +12,7 @@ from jax import lax
 from mrc_jax.posterior import Coded
 from mrc_jax.train import Problem, State
 
+_AT_ONCE = 20  # examples whose own gradients are in memory: each has a row of all weights
 _IN_DOUBT = 0.9  # of the examples of the curvature; the others are drawn evenly
 
 
@@ -105,6 +106,3 @@ def curvature_factors(
 
     factors = lax.map(of_example, (pool[drawn], weight), batch_size=min(count, _AT_ONCE))
     return factors.reshape(-1, state.coded.value.shape[0])
-
-
-_AT_ONCE = 20  # examples whose own gradients are in memory: each has a row of all weights

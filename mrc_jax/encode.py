@@ -10,7 +10,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from mrc_jax import candidates
-from mrc_jax.blocks import Partition, entry_of_slot, lanes_in_use
+from mrc_jax.blocks import Partition, entry_of_slot, lanes_in_use, slots_of_blocks
 from mrc_jax.mesh import axes_but, devices_of
 from mrc_jax.posterior import round_scale
 from mrc_jax.selection import Blocks, select
@@ -193,7 +193,7 @@ def encode_vector(
     def of_tiles(key: Any, seed: Any, tiles: Any, *vectors: Any) -> chex.Array:
         def one(tile: chex.Array) -> chex.Array:
             in_use = lanes_in_use(partition, tile) & (tile < partition.blocks)
-            slot = _slots(partition, tile)
+            slot = slots_of_blocks(partition, tile)
             entry = entry_of_slot(partition, seed, jnp.where(in_use, slot, 0)).astype(jnp.int32)
             mean, log_variance, scale = (x[entry] if x.ndim else x for x in vectors)
             scale = jnp.broadcast_to(round_scale(scale), entry.shape)
@@ -213,12 +213,6 @@ def encode_vector(
         )
     chosen = program(key, seed, jnp.asarray(tiles), mean, log_variance, scale)
     return jnp.zeros(partition.blocks, jnp.uint32).at[tiles].set(chosen, mode="drop")
-
-
-def _slots(partition: Partition, block: chex.Array) -> chex.Array:
-    """The slots of blocks, uint32[block_size, blocks]."""
-    lane = jnp.arange(partition.block_size, dtype=jnp.uint32)[:, None]
-    return lane * np.uint32(partition.blocks) + block
 
 
 def _tiles(blocks: int, shared: int, wide: int, devices: int) -> np.ndarray:

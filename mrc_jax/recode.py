@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 
 from mrc_jax import candidates, kernels, train
-from mrc_jax.blocks import lanes_in_use
+from mrc_jax.blocks import lanes_in_use, slots_of_blocks
 from mrc_jax.compress import OnCall, report
 from mrc_jax.curvature import curvature_factors, loss_of, value_and_gradient
 from mrc_jax.errors import UsageError
@@ -216,8 +216,7 @@ def _block(
 ) -> _Block:
     partition = problem.header.partition
     in_use = lanes_in_use(partition, number)
-    lane = jnp.arange(partition.block_size, dtype=jnp.uint32)
-    slot = jnp.where(in_use, lane * np.uint32(partition.blocks) + number, 0)
+    slot = jnp.where(in_use, slots_of_blocks(partition, number), 0)
     entry = arrays["order"]["entry"][slot.astype(jnp.int32)]
     log_scale = log_prior_scale_of_entries(state.params, problem.posterior.sharing)
     scale = round_scale(jnp.exp(log_scale))[entry]
