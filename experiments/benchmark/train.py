@@ -32,7 +32,7 @@ def rows() -> list[dict[str, Any]]:
     beyond the plain one; images are random.
     """
     config = Config.from_config_dict(mnist_lenet5.get_config())
-    config = dataclasses.replace(config, batch_size=BATCH_SIZE)
+    config = dataclasses.replace(config, batch_size=BATCH_SIZE, factored=False)
     calls = _calls(config)
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(_REPETITIONS + 1):
