@@ -42,5 +42,5 @@ def get_config(file_bytes: str = "32000") -> ml_collections.ConfigDict:
     config.log_std_init = -4.5
     config.prior_scale_init = 0.4
     config.update(_OF_SIZES[file_bytes])
-    config.beta_step = _LN_BETAS / config.steps
+    config.beta_step = _LN_BETAS / _OF_SIZES[file_bytes]["steps"]
     return config

@@ -53,5 +53,5 @@ def get_config(file_bytes: str = "135000") -> ml_collections.ConfigDict:
     config.prior_scale_init = 0.7
     config.steps_per_call = 250
     config.update(_OF_SIZES[file_bytes])
-    config.beta_step = _LN_BETAS / config.steps
+    config.beta_step = _LN_BETAS / _OF_SIZES[file_bytes]["steps"]
     return config

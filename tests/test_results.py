@@ -79,7 +79,7 @@ def test_a_committed_file_has_the_errors_of_its_report(folder: pathlib.Path) -> 
                 cwd=ROOT,
                 capture_output=True,
                 text=True,
-                timeout=600,
+                timeout=3600,
             )
             assert done.returncode == 0, done.stderr
             measured = json.loads(done.stdout)
