@@ -197,7 +197,7 @@ def _log_axes(axes: Any, points: list[Point]) -> None:
     axes.set_yscale("log")
     sizes = [point.file_bytes for point in points]
     span = max(sizes) / min(sizes)
-    at_sizes = (1,) if span > 1000 else (1, 3) if span > 100 else (1, 2, 3, 5)
+    at_sizes = (1,) if span > 3000 else (1, 3) if span > 100 else (1, 2, 3, 5)
     for axis, at in ((axes.xaxis, at_sizes), (axes.yaxis, (1, 1.5, 2, 3, 5, 7))):
         axis.set_major_locator(LogLocator(subs=at))
         axis.set_minor_locator(NullLocator())
