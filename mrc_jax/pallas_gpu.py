@@ -10,7 +10,7 @@ Operands. For 'logsumexp' one float16 pass: operands of 11 bits, whose error `se
 of `pallas_tpu`, whose error is small enough to be a slack.
 """
 
-from functools import partial, reduce
+from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -21,6 +21,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from mrc_jax.pallas_operands import operands
 from mrc_jax.pallas_tpu import two_parts
 from mrc_jax.shared_random import TABLE_UNIT
 
@@ -77,14 +78,18 @@ def cut_statistics(
     if cut < _SMALLEST:  # each cut is a tile, of which a part is used
         padding = ((0, 0), (0, 0), (0, _SMALLEST - cut))
         drawn = jnp.pad(drawn.reshape(size, -1, cut), padding).reshape(size, -1)
+    logsumexp = statistic == "logsumexp"
+    pieces = _pieces(size)
+    rows = -(-blocks // _columns(blocks)) * _columns(blocks)
+    unit, coefficients = operands(a, c, rows, pieces, logsumexp=logsumexp, interpret=interpret)
     if interpret and form.exp2 == "assembly":
         form = form._replace(exp2="library")
     used = min(cut, form.run)
     run = max(used, _SMALLEST)
     form = form._replace(tile=min(form.tile, run), runs=min(form.runs, drawn.shape[1] // run))
-    logsumexp = statistic == "logsumexp"
-    work = _Work(used, run, size, blocks, _pieces(size), logsumexp, form)
-    out = _call(drawn, a, c, work, interpret).reshape(blocks, cuts, -1)
+    work = _Work(used, run, size, pieces, logsumexp, form)
+    out = _call(drawn, unit, coefficients, work, interpret)
+    out = out[:blocks].reshape(blocks, cuts, -1)
     best = jnp.max(out, axis=2)
     if logsumexp and out.shape[2] > 1:
         best = best + jnp.log(jnp.sum(jnp.exp(out - best[..., None]), axis=2))
@@ -95,10 +100,14 @@ class _Work(NamedTuple):
     used: int  # candidates of a run
     run: int
     size: int  # lanes in use
-    blocks: int
     pieces: tuple[int, ...]  # lanes of each product
     logsumexp: bool
     form: Form
+
+
+def _columns(blocks: int) -> int:
+    """Blocks of a tile."""
+    return max(_SMALLEST, min(_BLOCKS, pl.next_power_of_2(blocks)))
 
 
 def _pieces(size: int) -> tuple[int, ...]:
@@ -108,35 +117,39 @@ def _pieces(size: int) -> tuple[int, ...]:
 
 
 def _call(
-    drawn: chex.Array, a: chex.Array, c: chex.Array, work: _Work, interpret: bool
+    drawn: chex.Array,
+    unit: chex.Array,
+    coefficients: list[chex.Array],
+    work: _Work,
+    interpret: bool,
 ) -> chex.Array:
-    """float32[blocks, runs] of int16[size, runs * run] and float32[blocks, size]."""
-    lanes, wide = sum(work.pieces), work.run * work.form.runs
-    columns = max(_SMALLEST, min(_BLOCKS, pl.next_power_of_2(work.blocks)))
-    own = pl.BlockSpec((columns, lanes), lambda i, j: (j, 0))
+    """float32[blocks, runs], blocks padded, of int16[size, runs * run] and `operands`."""
+    (_, lanes), columns = coefficients[0].shape, _columns(len(unit))
+    wide = work.run * work.form.runs
     return pl.pallas_call(
         partial(_kernel, work=work),
-        out_shape=jax.ShapeDtypeStruct((work.blocks, drawn.shape[1] // work.run), jnp.float32),
-        grid=(drawn.shape[1] // wide, pl.cdiv(work.blocks, columns)),
-        in_specs=[pl.BlockSpec((lanes, wide), lambda i, j: (0, i)), own, own],
+        out_shape=jax.ShapeDtypeStruct((len(unit), drawn.shape[1] // work.run), jnp.float32),
+        grid=(drawn.shape[1] // wide, len(unit) // columns),
+        in_specs=[
+            pl.BlockSpec((lanes, wide), lambda i, j: (0, i)),
+            pl.BlockSpec((columns, 1), lambda i, j: (j, 0)),
+        ]
+        + [pl.BlockSpec((columns, lanes), lambda i, j: (j, 0))] * len(coefficients),
         out_specs=pl.BlockSpec((columns, work.form.runs), lambda i, j: (j, i)),
         interpret=interpret,
         compiler_params=triton.CompilerParams(
             num_warps=work.form.warps, num_stages=work.form.stages
         ),
         name="cut_statistics",
-    )(drawn, a, c)
+    )(drawn, unit, *coefficients)
 
 
-def _kernel(drawn_ref, a_ref, c_ref, out_ref, *, work: _Work) -> None:  # pyright: ignore[reportMissingParameterType]
-    form = work.form
+def _kernel(drawn_ref, unit_ref, *refs, work: _Work) -> None:  # pyright: ignore[reportMissingParameterType]
+    *coefficient_refs, out_ref = refs
+    form, unit = work.form, unit_ref[...]
     starts = [sum(work.pieces[:i]) for i in range(len(work.pieces))]
     places = list(zip(starts, work.pieces, strict=True))
-    row = pl.program_id(1) * a_ref.shape[0] + lax.broadcasted_iota(
-        jnp.int32, (a_ref.shape[0], 1), 0
-    )
-    raw = [[_lanes(ref, *at, row, work) for ref in (a_ref, c_ref)] for at in places]
-    unit, coefficients = _coefficients(raw, work.logsumexp)
+    coefficients = [[ref[:, pl.ds(*at)] for ref in coefficient_refs] for at in places]
     exp2 = _EXP2[form.exp2]
     nothing = jnp.zeros(unit.shape, jnp.float32)
 
@@ -162,38 +175,11 @@ def _kernel(drawn_ref, a_ref, c_ref, out_ref, *, work: _Work) -> None:  # pyrigh
         top, total = lax.fori_loop(0, steps, one, (nothing - jnp.inf, nothing))
         if work.logsumexp:
             top = (top * unit) * np.float32(np.log(2)) + jnp.log(total)
-        triton.store(out_ref.at[:, pl.ds(j, 1)], top, mask=row < work.blocks)
+        out_ref[:, pl.ds(j, 1)] = top
         return _
 
     runs = out_ref.shape[1]
     of_run(0, 0) if runs == 1 else lax.fori_loop(0, runs, of_run, 0)
-
-
-def _lanes(ref, start: int, piece: int, row: chex.Array, work: _Work) -> chex.Array:  # pyright: ignore[reportMissingParameterType]
-    """float32[columns, piece], zero in lanes and for blocks that there are not."""
-    lane = start + lax.broadcasted_iota(jnp.int32, (ref.shape[0], piece), 1)
-    there = (lane < work.size) & (row < work.blocks)
-    return triton.load(ref.at[:, pl.ds(start, piece)], mask=there, other=jnp.float32(0))
-
-
-def _coefficients(
-    raw: list[list[chex.Array]], logsumexp: bool
-) -> tuple[chex.Array, list[list[chex.Array]]]:
-    """The unit of log-weights, float32[columns, 1], and the operands of matrix units over it.
-
-    Args:
-      raw: a and c, of each piece.
-      logsumexp: or the maximum.
-    """
-    if not logsumexp:
-        one = jnp.ones((raw[0][0].shape[0], 1), jnp.float32)
-        return one, [[part for x in pair for part in two_parts(x)] for pair in raw]
-    tops = [jnp.max(jnp.abs(x), axis=1, keepdims=True) for pair in raw for x in pair]
-    exponent = lax.bitcast_convert_type(reduce(jnp.maximum, tops), jnp.int32) >> 23  # of one >= 0
-    exponent = jnp.clip(exponent - 13, 1, 253)  # the largest is in [2^13, 2^14) units then
-    unit = lax.bitcast_convert_type(exponent << 23, jnp.float32)
-    by = np.float32(np.log2(np.e)) / unit  # the logarithm's base is 2
-    return unit, [[(x * by).astype(jnp.float16) for x in pair] for pair in raw]
 
 
 def _load(drawn_ref, start: int, piece: int, place: chex.Array, work: _Work) -> chex.Array:  # pyright: ignore[reportMissingParameterType]
