@@ -9,6 +9,7 @@ import itertools
 import json
 import pathlib
 from collections import defaultdict
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -22,6 +23,7 @@ from mrc_jax.errors import UsageError
 
 _OUT = flags.DEFINE_string("out", "rate.png", "The picture to write.")
 _PUBLISHED = flags.DEFINE_bool("published", True, "Draw the published points of the same network.")
+_BY = flags.DEFINE_list("by", [], "Config fields that tell curves apart; all but sizes and seeds.")
 _TABLES = pathlib.Path(__file__).parent / "published"
 _SAME_CURVE = ("file_bytes", "seed", "checkpoint_every_s", "report_test", "tensorboard", "name")
 _LEAST = 0.01  # per cent, of a test set of 10,000; a log axis has no place for none
@@ -60,16 +62,19 @@ def published(data: str, model: str) -> dict[str, list[Point]]:
     return dict(series)
 
 
-def curves(reports: list[dict[str, Any]], error: str) -> dict[str, list[Point]]:
-    """The points of runs, those that differ in their seeds alone as one, by curves' labels: as few
+def curves(
+    reports: list[dict[str, Any]], error: str, by: Sequence[str] = ()
+) -> dict[str, list[Point]]:
+    """The points of runs, those of a curve that share a size as one, by curves' labels: as few
     fields as tell their configs apart, and '...' where they differ in more.
 
     Args:
       reports: of runs.
       error: which field of them, a fraction.
+      by: the fields by which curves are told apart; none given: all but size, seed and names.
     """
     configs = [
-        {k: json.dumps(v) for k, v in found.items() if k not in _SAME_CURVE}
+        {k: json.dumps(v) for k, v in found.items() if (k in by if by else k not in _SAME_CURVE)}
         for found in (Config.with_defaults(r["config"]) for r in reports)
     ]
     apart, more = _apart(configs)
@@ -105,8 +110,10 @@ def draw(
     out: pathlib.Path,
     title: str,
     others: dict[str, list[Point]] | None = None,
+    by: Sequence[str] = (),
 ) -> None:
-    """Writes a picture of error against file bytes, with the plain network's error as a line.
+    """Writes a picture of error against file bytes, with the plain network's error as a line; with
+    several if the networks differ in their number of parameters.
 
     A point is the mean over seeds, its bar reaches from the least error of a seed to the largest.
 
@@ -115,6 +122,7 @@ def draw(
       out: the PNG file.
       title: above the axes.
       others: other systems' points, test errors all, by series.
+      by: see `curves`.
     """
     import matplotlib
 
@@ -123,11 +131,8 @@ def draw(
 
     split = "test" if all("test_error" in r for r in reports) else "validation"
     figure, axes = pyplot.subplots(figsize=(7.0, 4.2), layout="constrained")
-    of_plain = f"plain_{split}_error"  # unknown where the plain network was not kept
-    if plain := [r[of_plain] for r in reports if of_plain in r]:
-        label = f"plain network, {4 * reports[0]['parameters']:,} B"
-        axes.axhline(100 * fmean(plain), color="0.5", linestyle="--", label=label)
-    coded = curves(reports, f"{split}_error")
+    _plain_lines(axes, reports, f"plain_{split}_error")
+    coded = curves(reports, f"{split}_error", by)
     for label, points in coded.items():
         _curve(axes, points, f"decoded from the file, {split} error" + f"\n{label}" * bool(label))
     of_mean = f"posterior_mean_{split}_error"  # unknown where a run was asked for tests too late
@@ -146,6 +151,14 @@ def draw(
         axes.legend(fontsize="small")
     figure.savefig(out, dpi=150)
     pyplot.close(figure)
+
+
+def _plain_lines(axes: Any, reports: list[dict[str, Any]], error: str) -> None:
+    """A line for each size of network; none where plain networks were not kept."""
+    sizes = sorted({r["parameters"] for r in reports if error in r})
+    for size, line in zip(sizes, itertools.cycle(("--", "-.", ":")), strict=False):
+        mean = 100 * fmean(r[error] for r in reports if r["parameters"] == size and error in r)
+        axes.axhline(mean, color="0.5", linestyle=line, label=f"plain network, {4 * size:,} B")
 
 
 def _curve(axes: Any, points: list[Point], label: str, line: str = "-") -> None:
@@ -183,7 +196,8 @@ def _log_axes(axes: Any, points: list[Point]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     sizes = [point.file_bytes for point in points]
-    at_sizes = (1, 3) if max(sizes) > 100 * min(sizes) else (1, 2, 3, 5)
+    span = max(sizes) / min(sizes)
+    at_sizes = (1,) if span > 3000 else (1, 3) if span > 100 else (1, 2, 3, 5)
     for axis, at in ((axes.xaxis, at_sizes), (axes.yaxis, (1, 1.5, 2, 3, 5, 7))):
         axis.set_major_locator(LogLocator(subs=at))
         axis.set_minor_locator(NullLocator())
@@ -201,9 +215,13 @@ def main(argv: list[str]) -> None:
     reports = [read_json(f / "report.json") for f in folders if (f / "report.json").exists()]
     if not reports:
         raise UsageError(f"no run is finished in {', '.join(argv[1:])}; finish one first")
-    config = reports[0]["config"]
-    others = published(config["data"], config["model"]) if _PUBLISHED.value else None
-    draw(reports, pathlib.Path(str(_OUT.value)), config["name"], others)
+    configs = [report["config"] for report in reports]
+    others = defaultdict[str, list[Point]](list)
+    for data, model in sorted({(config["data"], config["model"]) for config in configs}):
+        for series, points in published(data, model).items() if _PUBLISHED.value else ():
+            others[series] += points
+    title = ", ".join(dict.fromkeys(config["name"] for config in configs))
+    draw(reports, pathlib.Path(str(_OUT.value)), title, others, _BY.value or ())
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ from typing import Any
 
 import jax
 
+from experiments.settings import Config, differences
 from mrc_jax import files
 from mrc_jax.errors import DataError, UsageError
 
+_MAY_CHANGE = ("report_test", "mesh")
 _PACKAGES = ("mrc_jax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 
 
@@ -30,6 +32,23 @@ def read_json(path: pathlib.Path) -> Any:
         return json.loads(files.read(path))
     except ValueError:
         raise DataError(f"{path}: is not JSON; remove it") from None
+
+
+def claim(path: pathlib.Path, wanted: dict[str, Any]) -> None:
+    """Writes a run's config, or compares it with what is there.
+
+    Raises:
+      UsageError: there is another run's, but for fields that may change while a run goes on.
+    """
+    if not path.exists():
+        write_json(path, wanted)
+        return
+    found = Config.with_defaults(read_json(path))
+    if fields := [f for f in differences(found, wanted) if f not in _MAY_CHANGE]:
+        raise UsageError(
+            f"{path.parent} holds a run with other values of {', '.join(fields)}; give another "
+            "--workdir, or the same config"
+        )
 
 
 def origin() -> dict[str, Any]:

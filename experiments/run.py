@@ -15,20 +15,17 @@ from experiments import cost, distort, hosts, networks, record
 from experiments.augment import augment_of
 from experiments.data import Dataset, Split, load
 from experiments.progress import Bar
-from experiments.settings import Config, differences
+from experiments.settings import Config
 from experiments.stopping import stopping
 from mrc_jax import api, files
 from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
 from mrc_jax.compress import Progress, code_all, kl_of_blocks, train_to_budget
-from mrc_jax.errors import UsageError
 from mrc_jax.feed import steps_on
 from mrc_jax.mesh import Placed, local, make_mesh, own_shards, replicated
 from mrc_jax.posterior import scaled_start
 from mrc_jax.recode import recode_all
 from mrc_jax.sharing import tree_of
 from mrc_jax.train import Problem, State
-
-_MAY_CHANGE = ("report_test", "mesh")
 
 
 class Run:
@@ -242,26 +239,13 @@ def opened(config: Config, workdir: pathlib.Path) -> Iterator[Run]:
     wanted = {**config.as_dict(), "data_sha256": hosts.sha256(dataset)}
     with lock(workdir) if hosts.is_first() else contextlib.nullcontext():
         if hosts.is_first():
-            _claim(workdir / "config.json", wanted)
+            record.claim(workdir / "config.json", wanted)
         hosts.meet("opened")
         job = Run(config, dataset, workdir)
         try:
             yield job
         finally:
             job.checkpoints.close()
-
-
-def _claim(path: pathlib.Path, wanted: dict[str, Any]) -> None:
-    """Writes a run's config, or compares it with what is there."""
-    if not path.exists():
-        record.write_json(path, wanted)
-        return
-    found = Config.with_defaults(record.read_json(path))
-    if fields := [f for f in differences(found, wanted) if f not in _MAY_CHANGE]:
-        raise UsageError(
-            f"{path.parent} holds a run with other values of {', '.join(fields)}; give another "
-            "--workdir, or the same config"
-        )
 
 
 def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:

@@ -149,14 +149,19 @@ def init_variables(
 
 
 def scaled_start(params: Parameters, sharing: Sharing, noise: float) -> dict[str, chex.Array]:
-    """A start for means that are trained already: every group's prior scale is the root mean square
-    of its means, wider and narrower by turns as at a random start, and its standard deviations are
-    `noise` times that.
+    """A start for means that are trained already. The standard deviations of a group are `noise`
+    times the root mean square of its means, or of 1e-3 where that is more; its prior scale is that
+    root mean square, in a tensor of several groups times sqrt(2) for the first, sqrt(1/8) for the
+    last and in between for the others, which part as at a random start.
 
     Args:
       params: of the posterior.
       sharing: gives the groups.
-      noise: positive; the KL of an entry is then about -ln(noise) nats.
+      noise: positive; an entry of a tensor in one group then has a KL of noise^2 / 2 - ln(noise)
+        nats on average.
+
+    Returns:
+      The parameters, with the means as they are.
     """
     edges = np.cumsum(sharing.group_sizes)[:-1]
     squares = [jnp.mean(jnp.square(part)) for part in jnp.split(params["mean"], edges)]

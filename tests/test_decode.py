@@ -17,7 +17,9 @@ from mrc_jax.decode import weights_sha256 as sha256
 from mrc_jax.errors import FormatError
 from mrc_jax.manifest import Manifest, Tensor
 from mrc_jax.models.lenet5 import LeNet5
-from mrc_jax.sharing import Sharing, group_of_entry, tree_of
+from mrc_jax.models.resnet20 import ResNet20
+from mrc_jax.models.vgg16 import Vgg16
+from mrc_jax.sharing import Sharing, group_of_entry, make_sharing, tree_of
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -86,6 +88,14 @@ def test_a_shared_zero_keeps_its_sign():
 def test_the_built_in_manifests_are_those_of_the_models(name, rules):
     data = (make_golden.DATA / f"{name}.manifest").read_bytes()
     assert data == make_golden.lenet5_manifest(rules).data
+    assert data in builtin_manifests()
+
+
+@pytest.mark.parametrize("net", [Vgg16(folded=True), ResNet20(folded=True)])
+def test_the_built_in_manifests_are_those_of_the_folded_networks(net):
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.uint8))
+    data = (make_golden.DATA / f"{type(net).__name__.lower()}.manifest").read_bytes()
+    assert data == make_sharing(shapes, seed=0).manifest.data
     assert data in builtin_manifests()
 
 

@@ -3,11 +3,16 @@
 import pathlib
 from typing import Any
 
+import matplotlib
+import numpy as np
 import pytest
+from matplotlib import pyplot
 
-from experiments.plot import Point, curves, draw, published
+from experiments.plot import Point, _plain_lines, curves, draw, published
 from experiments.table import run_folders
 from mrc_jax.errors import DataError
+
+matplotlib.use("Agg")
 
 
 def report(seed: int, wanted: int, error: float, **config: Any) -> dict[str, Any]:
@@ -35,6 +40,27 @@ def test_curves_are_labelled_by_the_fewest_fields_that_tell_them_apart() -> None
     assert set(curves(reports, "validation_error")) == {"steps = 1, ...", "steps = 2, ..."}
     grid = [report(0, 9, 0.1, bits=b, steps=s) for b in (8, 9) for s in (1, 2)]
     assert len(curves(grid, "validation_error")) == 4
+
+
+def test_given_fields_alone_tell_curves_apart() -> None:
+    reports = [report(0, size, 0.02, bits=b, steps=size) for b in (8, 9) for size in (400, 900)]
+    found = curves(reports, "validation_error", ["bits"])
+    assert {label: len(points) for label, points in found.items()} == {"bits = 8": 2, "bits = 9": 2}
+    assert set(curves(reports, "validation_error", ["data"])) == {""}
+
+
+def test_every_published_point_of_vgg16_has_a_source() -> None:
+    """MIRACLE: arXiv 1810.00440, Table 1, which quotes Bayesian Compression; EPR: arXiv 1906.06624;
+    DeepCABAC: its paper; LilNetX: arXiv 2204.02965, at second hand.
+    """
+    points = published("cifar10", "vgg16")["published"]
+    assert all(point.source and point.name for point in points)
+    assert {(point.name, point.file_bytes, point.mean) for point in points} >= {
+        ("uncompressed", 60_000_000, 6.5), ("MIRACLE", 384_000, 6.57), ("MIRACLE", 135_000, 10.0),
+        ("Bayesian Compression", 642_000, 8.6), ("Bayesian Compression", 525_000, 9.2),
+        ("EPR", 101_000, 10.0), ("LilNetX", 129_000, 7.4), ("LilNetX", 76_000, 10.0),
+        ("DeepCABAC", 960_000, 9.0),
+    }  # fmt: skip
 
 
 def test_every_published_point_of_lenet5_has_a_source() -> None:
@@ -67,6 +93,16 @@ def test_a_picture_is_drawn_even_of_an_error_of_zero(
     reports = [report(0, 900, 0.0), report(1, 900, 0.01), report(0, 400, 0.05)]
     draw(reports, tmp_path / "rate.png", "Title", others)
     assert (tmp_path / "rate.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plain_networks_of_two_sizes_have_a_line_each() -> None:
+    reports = [report(0, 900, 0.1), {**report(0, 400, 0.05), "parameters": 10}]
+    reports[1]["plain_validation_error"] = 0.04
+    axes = pyplot.figure().add_subplot()
+    _plain_lines(axes, reports, "plain_validation_error")
+    lines = {line.get_label(): set(np.asarray(line.get_ydata())) for line in axes.get_lines()}
+    assert lines == {"plain network, 40 B": {4.0}, "plain network, 4,000 B": {1.0}}
+    pyplot.close("all")
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: pathlib.Path) -> None:

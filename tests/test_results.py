@@ -59,7 +59,9 @@ def test_a_file_of_a_comparison_has_the_size_and_weights_of_its_report(
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: str(f.relative_to(RESULTS)))
 def test_a_committed_file_has_the_errors_of_its_report(folder: pathlib.Path) -> None:
-    """Measured again from the file. Another machine rounds sums otherwise: two examples' grace."""
+    """Measured again from the file. Another machine rounds sums otherwise, hence a grace of two
+    examples, or of one in 2,000.
+    """
     report = json.loads((folder / "report.json").read_text())
     data = report["config"]["data"]
     root = os.environ.get("MRC_DATA", "")
@@ -79,9 +81,10 @@ def test_a_committed_file_has_the_errors_of_its_report(folder: pathlib.Path) -> 
                 cwd=ROOT,
                 capture_output=True,
                 text=True,
-                timeout=600,
+                timeout=3600,
             )
             assert done.returncode == 0, done.stderr
             measured = json.loads(done.stdout)
-            assert abs(measured["error"] - wanted) * measured["examples"] <= 2.001
+            examples = measured["examples"]
+            assert abs(measured["error"] - wanted) * examples <= max(2.001, examples / 2000)
             assert measured["weights_sha256"] == report["weights_sha256"]
