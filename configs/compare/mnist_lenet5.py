@@ -41,6 +41,9 @@ def get_config() -> ml_collections.ConfigDict:
     compare.runs = (  # of MIRACLE
         "experiments/results/mnist_lenet5/copies_1520_seed0",
         "experiments/results/mnist_lenet5/rate_4e-3_70k_seed0",
+        "experiments/results/mnist_lenet5/h100_1140_seed0",
+        "experiments/results/mnist_lenet5/h100_1520_seed0",
+        "experiments/results/mnist_lenet5/h100_3030_seed0",
     )
     return compare
 
