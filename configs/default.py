@@ -19,6 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     # The network: 'mlp' with the widths of its hidden layers, or (hidden is empty) 'lenet5', or
     # 'vgg16' or 'resnet20', whose batch norm is folded into the convolutions.
     config.model = "mlp"
+    config.factored = False  # whether lenet5's kernels are coded by a cosine transform and gains
     config.hidden = (128, 64)
     config.width = 0  # channels of the first convolution of vgg16 or resnet20; 0: as published
 

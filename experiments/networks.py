@@ -17,8 +17,9 @@ from experiments.data import Dataset, Split
 from experiments.settings import NORMALISED, Config
 from mrc_jax.errors import NumericsError, UsageError
 from mrc_jax.mesh import everywhere, make_mesh, own_shards, picked, placed, replicated
+from mrc_jax.models.factored import Factored
 from mrc_jax.models.folding import fold
-from mrc_jax.models.lenet5 import LeNet5
+from mrc_jax.models.lenet5 import FACTORS, LeNet5
 from mrc_jax.models.mlp import Mlp
 from mrc_jax.models.resnet20 import ResNet20
 from mrc_jax.models.vgg16 import Vgg16
@@ -39,14 +40,19 @@ def network(config: Config, dataset: Dataset) -> nn.Module:
             f"model = {config.model!r} takes images of {side} x {side}; {dataset.name} has {shape}"
         )
     if config.model == "lenet5":
-        return LeNet5(dataset.scale)
+        net = LeNet5(dataset.scale)
+        return Factored(net, FACTORS) if config.factored else net
     kind = Vgg16 if config.model == "vgg16" else ResNet20
     net = kind(folded=True, classes=dataset.num_classes, scale=dataset.scale)
     return net.clone(width=config.width) if config.width else net
 
 
 def plain_network(net: nn.Module) -> nn.Module:
-    """What plain training trains: the network, with batch norm where it was folded away."""
+    """What plain training trains: the network, with batch norm where it was folded away, and
+    without factors.
+    """
+    if isinstance(net, Factored):
+        return net.net
     return net.clone(folded=False) if _is_normalised(net) else net
 
 
@@ -94,7 +100,7 @@ def train_plain(
       on_call: called with (state, steps done, loss in nats).
 
     Returns:
-      The trained weights of `net`, batch norm folded.
+      The trained weights of `net`: batch norm folded, or kernels factored.
     """
     run, data = plain_program(net, split, config)
     while done < config.plain_steps:
@@ -107,6 +113,8 @@ def train_plain(
                 f"{config.plain_learning_rate:g}: lower plain_learning_rate"
             )
         on_call(state, done, mean)
+    if isinstance(net, Factored):
+        return net.factored(state[0])
     return fold(state[0]) if _is_normalised(net) else state[0]
 
 

@@ -33,6 +33,7 @@ class Config:
       distortion: their strength there.
       augment: what each step does to the images of its batch, see `experiments.augment`.
       model, hidden: the network, and the widths of an mlp's hidden layers.
+      factored: whether lenet5's kernels are coded by `mrc_jax.models.factored`.
       width: channels of the first convolution of one of NORMALISED; 0: as published.
       plain_steps, plain_learning_rate: training of the uncompressed network.
       plain_weight_decay: a step takes this share times the rate from its weights.
@@ -57,6 +58,7 @@ class Config:
     distortion: float = 1.0
     augment: str = "none"
     hidden: tuple[int, ...] = ()
+    factored: bool = False
     width: int = 0
     plain_learning_rate: float = 1e-3
     plain_weight_decay: float = 0.0
@@ -111,6 +113,8 @@ class Config:
             raise UsageError(f"hidden = {self.hidden}: widths must be at least 1")
         if self.hidden and self.model != "mlp":
             raise UsageError(f"hidden = {self.hidden}: only an mlp has it; leave it empty")
+        if self.factored and self.model != "lenet5":
+            raise UsageError(f"factored: only lenet5 has factors, not {self.model!r}")
         if self.width < 0 or (self.width and self.model not in NORMALISED):
             names = " and ".join(NORMALISED)
             raise UsageError(f"width = {self.width}: only {names} have it; 0 is the published")

@@ -38,12 +38,12 @@ class Form(NamedTuple):
       runs: of a program.
       warps, stages: of Triton.
       magic: int16 to float32 by its bits.
-      exp2: 'assembly', one instruction, or 'library'.
+      exp2: 'assembly', a fused multiply-add and one instruction, or 'library'.
     """
 
     tile: int = 128
     run: int = 1024
-    runs: int = 1
+    runs: int = 2
     warps: int = 4
     stages: int = 3
     magic: bool = True
@@ -78,19 +78,21 @@ def cut_statistics(
         padding = ((0, 0), (0, 0), (0, _SMALLEST - cut))
         drawn = jnp.pad(drawn.reshape(size, -1, cut), padding).reshape(size, -1)
     logsumexp = statistic == "logsumexp"
-    unit, coefficients = _coefficients(a, c, logsumexp)
+    pieces = _pieces(size)
+    padding = ((0, -blocks % _columns(blocks)), (0, sum(pieces) - size))
+    unit, coefficients = _coefficients(jnp.pad(a, padding), jnp.pad(c, padding), logsumexp)
     if interpret and form.exp2 == "assembly":
         form = form._replace(exp2="library")
     used = min(cut, form.run)
     run = max(used, _SMALLEST)
     form = form._replace(tile=min(form.tile, run), runs=min(form.runs, drawn.shape[1] // run))
-    work = _Work(used, run, size, _pieces(size), logsumexp, form)
+    work = _Work(used, run, size, pieces, logsumexp, form)
     out = _call(drawn, unit, coefficients, work, interpret)
-    out = out[:, :blocks].reshape(cuts, -1, blocks)
-    best = jnp.max(out, axis=1)
-    if logsumexp and out.shape[1] > 1:
-        best = best + jnp.log(jnp.sum(jnp.exp(out - best[:, None]), axis=1))
-    return best.T
+    out = out[:blocks].reshape(blocks, cuts, -1)
+    best = jnp.max(out, axis=2)
+    if logsumexp and out.shape[2] > 1:
+        best = best + jnp.log(jnp.sum(jnp.exp(out - best[..., None]), axis=2))
+    return best
 
 
 class _Work(NamedTuple):
@@ -116,6 +118,11 @@ def _coefficients(
     return unit, [(x * by).astype(jnp.float16) for x in (a, c)]
 
 
+def _columns(blocks: int) -> int:
+    """Blocks of a tile."""
+    return max(_SMALLEST, min(_BLOCKS, pl.next_power_of_2(blocks)))
+
+
 def _pieces(size: int) -> tuple[int, ...]:
     """Lanes of each product, powers of two; their sum is at least `size`."""
     whole, rest = divmod(size, _LARGEST_PIECE)
@@ -129,23 +136,19 @@ def _call(
     work: _Work,
     interpret: bool,
 ) -> chex.Array:
-    """float32[runs, blocks], blocks padded, of int16[size, runs * run] and `_coefficients`."""
-    (blocks, size), lanes = coefficients[0].shape, sum(work.pieces)
-    columns = max(_SMALLEST, min(_BLOCKS, pl.next_power_of_2(blocks)))
-    padding = ((0, -blocks % columns), (0, lanes - size))
-    coefficients = [jnp.pad(x, padding) for x in coefficients]
-    unit = jnp.pad(unit, (padding[0], (0, 0)))
+    """float32[blocks, runs], blocks padded, of int16[size, runs * run] and `_coefficients`."""
+    (_, lanes), columns = coefficients[0].shape, _columns(len(unit))
     wide = work.run * work.form.runs
     return pl.pallas_call(
         partial(_kernel, work=work),
-        out_shape=jax.ShapeDtypeStruct((drawn.shape[1] // work.run, len(unit)), jnp.float32),
+        out_shape=jax.ShapeDtypeStruct((len(unit), drawn.shape[1] // work.run), jnp.float32),
         grid=(drawn.shape[1] // wide, len(unit) // columns),
         in_specs=[
             pl.BlockSpec((lanes, wide), lambda i, j: (0, i)),
             pl.BlockSpec((columns, 1), lambda i, j: (j, 0)),
         ]
         + [pl.BlockSpec((columns, lanes), lambda i, j: (j, 0))] * len(coefficients),
-        out_specs=pl.BlockSpec((work.form.runs, columns), lambda i, j: (i, j)),
+        out_specs=pl.BlockSpec((columns, work.form.runs), lambda i, j: (j, i)),
         interpret=interpret,
         compiler_params=triton.CompilerParams(
             num_warps=work.form.warps, num_stages=work.form.stages
@@ -161,6 +164,7 @@ def _kernel(drawn_ref, unit_ref, *refs, work: _Work) -> None:  # pyright: ignore
     places = list(zip(starts, work.pieces, strict=True))
     coefficients = [[ref[:, pl.ds(*at)] for ref in coefficient_refs] for at in places]
     exp2 = _EXP2[form.exp2]
+    nothing = jnp.zeros(unit.shape, jnp.float32)
 
     def step(
         i: chex.Array, carry: tuple[chex.Array, chex.Array], first: int | chex.Array
@@ -173,23 +177,21 @@ def _kernel(drawn_ref, unit_ref, *refs, work: _Work) -> None:  # pyright: ignore
             candidate = lax.broadcasted_iota(jnp.int32, scores.shape, 1)
             scores = jnp.where(candidate < work.used, scores, -jnp.inf)
         top = jnp.maximum(before, jnp.max(scores, axis=1, keepdims=True))
-        if work.logsumexp:  # products with a power of two are exact, so these may be fused
-            shift = top * unit
-            added = jnp.sum(exp2(scores * unit - shift), axis=1, keepdims=True)
-            total = total * exp2((before - top) * unit) + added
+        if work.logsumexp:
+            added = jnp.sum(exp2(scores, unit, top * unit), axis=1, keepdims=True)
+            total = total * exp2(before - top, unit, nothing) + added
         return top, total
 
     def of_run(j: int | chex.Array, _: int) -> int:
-        nothing = jnp.zeros(unit.shape, jnp.float32)
         steps = work.run // form.tile
         one = partial(step, first=j * work.run)
         top, total = lax.fori_loop(0, steps, one, (nothing - jnp.inf, nothing))
         if work.logsumexp:
             top = (top * unit) * np.float32(np.log(2)) + jnp.log(total)
-        out_ref[j, :] = top.reshape(-1)
+        out_ref[:, pl.ds(j, 1)] = top
         return _
 
-    runs = out_ref.shape[0]
+    runs = out_ref.shape[1]
     of_run(0, 0) if runs == 1 else lax.fori_loop(0, runs, of_run, 0)
 
 
@@ -238,15 +240,20 @@ def _operands(
     return [*small, (square, a), (lane, c)]
 
 
-def _exp2_assembly(x: chex.Array) -> chex.Array:
+def _exp2_library(x: chex.Array, unit: chex.Array, shift: chex.Array) -> chex.Array:
+    """2^(x unit - shift): the product is exact, for the unit is a power of two."""
+    return jnp.exp2(x * unit - shift)
+
+
+def _exp2_assembly(x: chex.Array, unit: chex.Array, shift: chex.Array) -> chex.Array:
     (out,) = triton.elementwise_inline_asm(
-        "ex2.approx.ftz.f32 $0, $1;",
-        args=[x],
-        constraints="=f,f",
+        "{ .reg .f32 t; fma.rn.f32 t, $1, $2, $3; ex2.approx.ftz.f32 $0, t; }",
+        args=[x, *(jnp.broadcast_to(y, x.shape) for y in (unit, -shift))],
+        constraints="=f,f,f,f",
         pack=1,
         result_shape_dtypes=[jax.ShapeDtypeStruct(x.shape, x.dtype)],
     )
     return out
 
 
-_EXP2 = {"assembly": _exp2_assembly, "library": jnp.exp2}
+_EXP2 = {"assembly": _exp2_assembly, "library": _exp2_library}

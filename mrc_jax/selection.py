@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mrc_jax import candidates, kernels
+from mrc_jax import candidates, kernels, pallas_opening
 from mrc_jax.errors import UsageError
 from mrc_jax.opening import best_of_opened
 from mrc_jax.ordered_noise import Noise, log_times_in, noise_of
@@ -172,8 +172,24 @@ def _sample_by_bounds(
     is_cut = number < cuts
     counter = jnp.where(is_cut, number, number - np.uint32(cuts))  # both kinds of noise at once
     gumbels = jax.vmap(lambda key: candidates.gumbel(key, counter, is_cut.astype(jnp.uint32)))(keys)
-    noise, within = gumbels[:, :cuts], gumbels[:, None, cuts:]
+    noise, within = gumbels[:, :cuts], gumbels[:, cuts:]
     bound = scores + noise + kernels.likely_rounding(blocks.a, blocks.c)[:, None]
+    if blocks.kept is None:
+        return _in_step(blocks, bits, bound, noise, within)
+    return lax.platform_dependent(
+        *(blocks, bound, noise, within),
+        cuda=lambda blocks, *rows: pallas_opening.best_of_opened(
+            blocks.kept, blocks.a, blocks.c, *rows
+        ),
+        default=lambda blocks, *rows: _in_step(blocks, bits, *rows),
+    )
+
+
+def _in_step(
+    blocks: Blocks, bits: int, bound: chex.Array, noise: chex.Array, within: chex.Array
+) -> chex.Array:
+    """As `pallas_opening.best_of_opened`, all blocks in step, from any codebook."""
+    cut_bits, within = kernels.cut_bits(bits), within[:, None]
 
     def opened(cut: chex.Array) -> tuple[chex.Array, chex.Array]:
         inside = _log_weights_in(blocks, cut, bits, "pallas")

@@ -5,6 +5,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mrc_jax.models.convolution import Conv, max_pool
+from mrc_jax.models.factored import Factors
+
+# Of 5 x 5 filters the frequencies; of the first dense layer those of the 4 x 4 places of each
+# channel. Gains of frequencies, of input channels and of output channels.
+FACTORS = (
+    Factors("Conv_0/kernel", (5, 5, 1, 20), cosine=(0, 1), gains=((0, 1), (3,))),
+    Factors("Conv_1/kernel", (5, 5, 20, 50), cosine=(0, 1), gains=((0, 1), (2,), (3,))),
+    Factors("Dense_0/kernel", (4, 4, 50, 500), cosine=(0, 1), gains=((0, 1), (2,), (3,))),
+)
 
 
 class LeNet5(nn.Module):
