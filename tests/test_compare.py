@@ -111,9 +111,26 @@ def test_finished_runs_of_miracle_and_other_systems_are_in_the_table(
     )
     text = bench.write()
     report = json.loads((bench.runs[0] / "report.json").read_text())
-    line = next(x for x in text.splitlines() if "run copies_1520_seed0" in x)
-    assert f"| 1,519 | 1135 x | {report['test_error']:.2%} |" in line
-    assert "| NNCodec 2.1.3, measured apart | | 5,136 | 336 x | 0.90% |" in text
+    line = next(x for x in text.splitlines() if "run h100 1140 seed0" in x)
+    assert line.startswith("| MIRACLE | run h100 1140 seed0 | 1,140 | 1513 x | 1.84% | 1.37% | |")
+    assert (report["validation_error"], report["test_error"]) == (0.0184, 0.0137)
+    assert "| NNCodec 2.1.3, measured apart | | 5,136 | 336 x | | 0.90% | | |" in text
+
+
+def test_the_table_says_what_members_of_a_method_differ_in_and_what_their_values_are() -> None:
+    def report(kept: float, zeros: float, powers: float) -> dict[str, Any]:
+        return {
+            "method": "deep_compression", "settings": {"kept": kept, "values": 8}, "compress_s": 3,
+            "file_bytes": 25, "validation_error": 0.5, "unique_values": 4, "entropy_bits": 1.25,
+            "power_share": powers, "zero_share": zeros,
+        }  # fmt: skip
+
+    both = [report(0.1, 0.5, 0.875), report(0.2, 1.0, 1.0)]
+    lines = markdown(both, {"file_bytes": 100, "validation_error": 0.1}).splitlines()
+    # 3 in 8 of all, and so 3 in 4 of those that are not 0, are powers of two
+    start = "| Deep Compression | kept 0.1 | 25 | 4 x | 50.00% | 4 | 1.25 | 87.5% (75%) | 3 | |"
+    assert start in lines
+    assert "| Deep Compression | kept 0.2 | 25 | 4 x | 50.00% | 4 | 1.25 | 100.0% | 3 | |" in lines
 
 
 def test_the_table_has_a_line_for_each_and_the_picture_is_there(done: pathlib.Path) -> None:

@@ -99,6 +99,10 @@ def test_pruning_takes_the_cheapest_of_each_tensor() -> None:
     found = importance.prune(weights, importance.Importance(square, quartic), 0.5)
     np.testing.assert_array_equal(found["a"], [3, 0, 2, 0])
     np.testing.assert_array_equal(found["b"], [[1, 0]])
+    none = {name: jnp.zeros_like(x) for name, x in square.items()}
+    nearest = importance.prune(weights, importance.Importance(none, none), 0.5)
+    np.testing.assert_array_equal(nearest["a"], [3, 0, 2, 0])
+    np.testing.assert_array_equal(nearest["b"], [[0, 2]])
     everything = importance.prune(weights, importance.Importance(square, quartic), 1.0)
     assert not any(np.any(x) for x in everything.values())
 

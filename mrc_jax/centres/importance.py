@@ -150,7 +150,8 @@ def hessian_diagonal(
 
 def prune(weights: Any, importance: Importance, share: float) -> Any:
     """The tree with the given share of each tensor's weights set to 0, those whose loss costs
-    least; of equal ones the first.
+    least; of equal ones those of least magnitude, then the first. (Where a Hessian's estimate is
+    below 0, costs are equal.)
 
     Args:
       weights: a tree.
@@ -165,7 +166,7 @@ def prune(weights: Any, importance: Importance, share: float) -> Any:
 
     def one(weights: Any, cost: Any) -> np.ndarray:
         flat = np.array(weights).ravel()
-        order = np.argsort(np.asarray(cost).ravel(), kind="stable")
+        order = np.lexsort((np.abs(flat), np.asarray(cost).ravel()))
         flat[order[: round(share * flat.size)]] = 0
         return flat.reshape(np.shape(weights))
 
