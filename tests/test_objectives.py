@@ -54,7 +54,7 @@ def test_a_network_is_measured_by_every_objective_and_not_again(tmp_path: pathli
     objectives.add(tmp_path, own, dataset, 20)
     found = objectives.read(tmp_path)
     each = len(objectives.PRUNED) + len(objectives.VALUES)
-    assert len(found) == 5 * each
+    assert len(found) == 6 * each
     objectives.add(tmp_path, own, dataset, 20)
     assert objectives.read(tmp_path) == found
     # 640 and 10 weights of 2 values: at least a bit each, at most 9 of ceil(log2(640)) = 10
