@@ -50,6 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.plain_learning_rate = 1e-3
     config.plain_weight_decay = 0.0  # times the rate: the share of its weights that a step takes
     config.start_from_plain = False  # whether the posterior's means start from its weights
+    config.plain_noise = 0.0  # their deviations then, in units of their group's; 0: log_std_init
     config.distil = False  # whether its outputs, not the labels, are the posterior's targets
 
     # Training of the posterior, by Adam.

@@ -14,7 +14,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.hidden = ()
     config.file_bytes = 1520
     config.embed_manifest = False
-    config.sharing = (("Conv_1/kernel", 2), ("Dense_0/kernel", 50))
+    config.factored = True
+    config.sharing = (("Dense_0/kernel", 50),)
     config.bits = 20
     config.scale_ranges = 8
     config.relative_means = True
@@ -22,14 +23,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.selection = "sample"
     config.distorted_copies = 15
     config.plain_steps = 15000
-    config.steps = 200000
+    config.steps = 150000
     config.refine_steps = 60
     config.batch_size = 64
-    config.learning_rate = 1.7e-3
+    config.learning_rate = 3e-3
     config.final_learning_rate = 1e-4
     config.refine_learning_rate = 4e-4
     config.beta_init = 1e-5
-    config.beta_step = 3e-4
+    config.beta_step = 4e-4
     config.log_std_init = -4.0
     config.steps_per_call = 250
     return config

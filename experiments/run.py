@@ -1,6 +1,7 @@
 """One run in its work directory: train, code, write, check, report."""
 
 import contextlib
+import dataclasses
 import pathlib
 import sys
 import time
@@ -21,7 +22,8 @@ from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
 from mrc_jax.compress import Progress, code_all, kl_of_blocks, train_to_budget
 from mrc_jax.errors import UsageError
 from mrc_jax.feed import steps_on
-from mrc_jax.mesh import Placed, local, make_mesh, own_shards
+from mrc_jax.mesh import Placed, local, make_mesh, own_shards, replicated
+from mrc_jax.posterior import scaled_start
 from mrc_jax.recode import recode_all
 from mrc_jax.sharing import tree_of
 from mrc_jax.train import Problem, State
@@ -87,11 +89,19 @@ class Run:
         examples = distort.of_shards(self.dataset, copies, self.config.seed, strength)
         self.plain = self._plain(examples)
         if self.config.start_from_plain and int(self.state.step) == 0:
-            self.state = self._prepared(self.plain)[2]
+            self.state = self._scaled(self._prepared(self.plain)[2])
         targets = examples.labels
         if self.config.distil:
             targets = networks.probabilities(self.net, self.plain, examples.inputs)
         return examples.inputs, targets
+
+    def _scaled(self, state: State) -> State:
+        """A first state with the scales of the plain network, where the config says so."""
+        if not self.config.plain_noise:
+            return state
+        noise, sharing = self.config.plain_noise, self.problem.posterior.sharing
+        params = jax.jit(scaled_start, static_argnums=1)(state.params, sharing, noise)
+        return dataclasses.replace(state, params=replicated(params, self.mesh))
 
     def _plain(self, examples: Split) -> Any:
         """The plain network's weights, trained or from their checkpoint."""

@@ -38,6 +38,9 @@ class Config:
       plain_steps, plain_learning_rate: training of the uncompressed network.
       plain_weight_decay: a step takes this share times the rate from its weights.
       start_from_plain: whether the posterior's means start there, and not at random.
+      plain_noise: with start_from_plain, the standard deviations at the start over the root mean
+        square of their group's means, which is its prior scale at the start; 0: log_std_init and
+        prior_scale_init as they are.
       distil: whether its outputs are the targets of the posterior's training, in place of labels.
       seed: of everything random.
       data_shards: as in Recipe; 0: as many as the devices that share the batches.
@@ -63,6 +66,7 @@ class Config:
     plain_learning_rate: float = 1e-3
     plain_weight_decay: float = 0.0
     start_from_plain: bool = False
+    plain_noise: float = 0.0
     distil: bool = False
     seed: int = 0
     mesh: str = ""
@@ -138,6 +142,13 @@ class Config:
             raise UsageError(
                 f"data_shards = {self.data_shards}: must be a multiple of the devices of the mesh, "
                 f"{self.mesh!r}, or 0"
+            )
+        if not 0 <= self.plain_noise < math.inf or (
+            self.plain_noise and self.parameterisation == "mean_kl"
+        ):
+            raise UsageError(
+                f"plain_noise = {self.plain_noise}: must be finite and at least 0, and 0 with "
+                "'mean_kl'"
             )
         if not 0 <= self.plain_weight_decay < math.inf:
             raise UsageError(

@@ -21,6 +21,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from mrc_jax.pallas_operands import operands
 from mrc_jax.pallas_tpu import two_parts
 from mrc_jax.shared_random import TABLE_UNIT
 
@@ -79,8 +80,8 @@ def cut_statistics(
         drawn = jnp.pad(drawn.reshape(size, -1, cut), padding).reshape(size, -1)
     logsumexp = statistic == "logsumexp"
     pieces = _pieces(size)
-    padding = ((0, -blocks % _columns(blocks)), (0, sum(pieces) - size))
-    unit, coefficients = _coefficients(jnp.pad(a, padding), jnp.pad(c, padding), logsumexp)
+    rows = -(-blocks // _columns(blocks)) * _columns(blocks)
+    unit, coefficients = operands(a, c, rows, pieces, logsumexp=logsumexp, interpret=interpret)
     if interpret and form.exp2 == "assembly":
         form = form._replace(exp2="library")
     used = min(cut, form.run)
@@ -104,20 +105,6 @@ class _Work(NamedTuple):
     form: Form
 
 
-def _coefficients(
-    a: chex.Array, c: chex.Array, logsumexp: bool
-) -> tuple[chex.Array, list[chex.Array]]:
-    """The unit of log-weights, float32[blocks, 1], and the operands of matrix units over it."""
-    if not logsumexp:
-        return jnp.ones_like(a[:, :1]), [part for x in (a, c) for part in two_parts(x)]
-    largest = jnp.max(jnp.maximum(jnp.abs(a), jnp.abs(c)), axis=1, keepdims=True)
-    exponent = lax.bitcast_convert_type(largest, jnp.int32) >> 23  # of a float32 >= 0
-    exponent = jnp.clip(exponent - 13, 1, 253)  # the largest is in [2^13, 2^14) units then
-    unit = lax.bitcast_convert_type(exponent << 23, jnp.float32)
-    by = np.float32(np.log2(np.e)) / unit  # the logarithm's base is 2
-    return unit, [(x * by).astype(jnp.float16) for x in (a, c)]
-
-
 def _columns(blocks: int) -> int:
     """Blocks of a tile."""
     return max(_SMALLEST, min(_BLOCKS, pl.next_power_of_2(blocks)))
@@ -136,7 +123,7 @@ def _call(
     work: _Work,
     interpret: bool,
 ) -> chex.Array:
-    """float32[blocks, runs], blocks padded, of int16[size, runs * run] and `_coefficients`."""
+    """float32[blocks, runs], blocks padded, of int16[size, runs * run] and `operands`."""
     (_, lanes), columns = coefficients[0].shape, _columns(len(unit))
     wide = work.run * work.form.runs
     return pl.pallas_call(

@@ -119,6 +119,7 @@ class Posterior(nn.Module):
             self.put_variable("uncoded", tensor.path, leaf)
 
 
+_LEAST_RMS = 1e-3  # of a group's means that its first scale is taken from
 _OWN_STREAMS = ("posterior", "params")
 
 
@@ -145,6 +146,29 @@ def init_variables(
     }
     uncoded = {t.path: jnp.asarray(x) for t, x in zip(tensors, leaves, strict=True)}
     return {"params": params, "sharing": maps, "uncoded": uncoded}
+
+
+def scaled_start(params: Parameters, sharing: Sharing, noise: float) -> dict[str, chex.Array]:
+    """A start for means that are trained already: every group's prior scale is the root mean square
+    of its means, wider and narrower by turns as at a random start, and its standard deviations are
+    `noise` times that.
+
+    Args:
+      params: of the posterior.
+      sharing: gives the groups.
+      noise: positive; the KL of an entry is then about -ln(noise) nats.
+    """
+    edges = np.cumsum(sharing.group_sizes)[:-1]
+    squares = [jnp.mean(jnp.square(part)) for part in jnp.split(params["mean"], edges)]
+    log_rms = 0.5 * jnp.log(jnp.maximum(jnp.stack(squares), jnp.float32(_LEAST_RMS**2)))
+    spread = jnp.asarray(_first_scales(sharing) * np.float32(0.5))
+    scales = {"mean": params["mean"], "log_prior_scale": log_rms}
+    log_scale = log_prior_scale_of_entries(scales, sharing)
+    return {
+        "mean": params["mean"],
+        "log_variance": 2 * (log_scale + jnp.log(jnp.float32(noise))),
+        "log_prior_scale": log_rms + spread,
+    }
 
 
 def sample_entries(

@@ -8,14 +8,13 @@ had either way; only the numbers that are coded differ.
 """
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-
-_LETTERS = "abcdefgh"
 
 
 class Factors(NamedTuple):
@@ -118,14 +117,14 @@ def _replaced(tree: Mapping[str, Any], factors: Factors, kernel: chex.Array) -> 
 
 
 def _transform(kernel: chex.Array, axes: tuple[int, ...], *, inverse: bool) -> chex.Array:
-    letters = _LETTERS[: kernel.ndim]
-    for axis in axes:
-        one, other = letters[axis], "z"
-        matrix = cosines(kernel.shape[axis])
-        pair = one + other if inverse else other + one
-        spec = f"{letters},{pair}->{letters.replace(one, other)}"
-        kernel = jnp.einsum(spec, kernel, matrix, precision="highest")
-    return kernel
+    """The transform along some axes, or its inverse: one product for axes that come first."""
+    if not axes:
+        return kernel
+    matrix = reduce(np.kron, [cosines(kernel.shape[axis]) for axis in axes])
+    first = jnp.moveaxis(kernel, axes, range(len(axes)))
+    flat = first.reshape(len(matrix), -1)
+    flat = jnp.dot(matrix.T if inverse else matrix, flat, precision="highest")
+    return jnp.moveaxis(flat.reshape(first.shape), range(len(axes)), axes)
 
 
 def cosines(size: int) -> np.ndarray:
