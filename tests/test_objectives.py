@@ -30,6 +30,7 @@ def test_a_loss_between_two_sizes_is_interpolated_in_logarithms() -> None:
     assert at_size(found, 0.02) == pytest.approx(2.0)
     assert at_size(found, 0.01) == pytest.approx(4.0)
     assert math.isnan(at_size(found, 0.05)) and math.isnan(at_size(found, 0.009))
+    assert math.isnan(at_size([], 0.02))
 
 
 def test_the_tables_say_means_spreads_and_how_often_the_baseline_is_beaten() -> None:
