@@ -117,39 +117,42 @@ def measured(width: int, steps: int, seed: int, shape: Shape) -> tuple[dict[str,
     seconds = time.monotonic() - begin
     net = cut(whole, x, shape, width)
     plain, saving = rounded(net), save(net)
-    labels = data.validation.labels
     nets = {"trained": whole, "sliced": net, "float16": plain, "turned": saving.net}
-    wanted, of_plain, of_turned = (
-        np.asarray(logits(_float32(n), valid, shape)[0]) for n in (net, plain, saving.net)
-    )
-    size = sum(x.nbytes for x in tensors(plain).values())
-    coded = [coded_bytes(tensors(n)) for n in (plain, saving.net)]
-    net_bytes = sum(b.net_bits for b in saving.bits) / 8
+    labels = data.validation.labels
     found = {
         **dataclasses.asdict(shape),
-        **{"kept_width": width, "steps": steps, "seed": seed},
-        **{"train_s": seconds, "train_loss": loss, "data": "digits"},
+        **{"kept_width": width, "steps": steps, "seed": seed, "data": "digits"},
+        **{"train_s": seconds, "train_loss": loss},
         "validation_errors": {k: error(_float32(n), valid, labels, shape) for k, n in nets.items()},
-        "outputs_float16": _relative(of_plain, wanted),
-        "outputs_turned": _relative(of_turned, of_plain),
-        "float16_bytes": size,
+        "outputs_float16": _difference(plain, net, valid, shape),
+        "outputs_turned": _difference(saving.net, plain, valid, shape),
+        **_sizes(plain, saving),
+        **record.origin(),
+    }
+    return found, table(saving.bits)
+
+
+def _sizes(plain: Sliced, saving: Saving) -> dict[str, Any]:
+    coded = [coded_bytes(tensors(n)) for n in (plain, saving.net)]
+    return {
+        "float16_bytes": sum(x.nbytes for x in tensors(plain).values()),
         "stream_bytes": len(saving.stream),
-        "net_bytes": net_bytes,
+        "net_bytes": sum(b.net_bits for b in saving.bits) / 8,
         "ideal_bytes": sum(b.ideal_bits for b in saving.bits) / 8,
         "first_bytes": saving.bits[0].rotation_bits / 8,
         "entropy_coded_bytes": coded[0],
         "turned_entropy_coded_bytes": coded[1],
         "streams": [dataclasses.asdict(b) for b in saving.bits],
-        **record.origin(),
     }
-    return found, table(saving.bits)
 
 
 def _float32(net: Sliced) -> Sliced:
     return Sliced(*([x.astype(np.float32) for x in part] for part in _parts(net)))
 
 
-def _relative(found: np.ndarray, wanted: np.ndarray) -> float:
+def _difference(one: Sliced, other: Sliced, x: np.ndarray, shape: Shape) -> float:
+    """Of two networks' outputs, relative to the other's."""
+    found, wanted = (np.asarray(logits(_float32(n), x, shape)[0]) for n in (one, other))
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 

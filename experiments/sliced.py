@@ -83,8 +83,11 @@ def initial(key: chex.PRNGKey, shape: Shape) -> Any:
 
 
 def sliced_of(streams: Any) -> Sliced:
-    """A trained network with nothing left out: matrices between streams are the identity."""
-    streams = jax.tree.map(lambda x: np.asarray(x, np.float64), streams)
+    """A network with nothing left out, of float64: matrices between streams are the identity."""
+    return _sliced(jax.tree.map(lambda x: np.asarray(x, np.float64), streams))
+
+
+def _sliced(streams: Any) -> Sliced:
     return Sliced(
         [s["writers"] for s in streams],
         [s["gain"][:, None] * s["readers"] for s in streams],
@@ -138,19 +141,13 @@ def train(
     """
     key = jax.random.key(seed)
     streams, optimiser = initial(key, shape), optax.adam(optax.cosine_decay_schedule(2e-3, steps))
+    images, classes = jnp.asarray(x), jnp.asarray(labels)
 
     def loss(streams: Any, key: chex.PRNGKey) -> chex.Array:
         chosen = jax.random.randint(key, (64,), 0, len(x))
-        net = Sliced(
-            [s["writers"] for s in streams],
-            [s["gain"][:, None] * s["readers"] for s in streams],
-            [s["bias"] for s in streams],
-            [jnp.eye(shape.width)] * (len(streams) - 1),
-        )
-        found, _ = logits(net, jnp.asarray(x)[chosen], shape)
-        return optax.softmax_cross_entropy_with_integer_labels(
-            found, jnp.asarray(labels)[chosen]
-        ).mean()
+        found, _ = logits(_sliced(streams), images[chosen], shape)
+        nats = optax.softmax_cross_entropy_with_integer_labels(found, classes[chosen])
+        return nats.mean()
 
     @partial(jax.jit, donate_argnums=0)
     def step(state: Any, number: Any) -> Any:
