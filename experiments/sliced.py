@@ -7,7 +7,6 @@ GELU; the mean of the last stream's tokens is read.
 """
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import chex
@@ -149,19 +148,15 @@ def train(
         nats = optax.softmax_cross_entropy_with_integer_labels(found, classes[chosen])
         return nats.mean()
 
-    @partial(jax.jit, donate_argnums=0)
     def step(state: Any, number: Any) -> Any:
         streams, moments = state
         value, slopes = jax.value_and_grad(loss)(streams, jax.random.fold_in(key, number))
         updates, moments = optimiser.update(slopes, moments)
         return (optax.apply_updates(streams, updates), moments), value
 
-    state, losses = (streams, optimiser.init(streams)), []
-    for number in range(steps):
-        state, value = step(state, number)
-        losses.append(value)
-    last = losses[-max(1, steps // 10) :]
-    return sliced_of(state[0]), float(np.mean(jax.device_get(last)))
+    scan = jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(steps)))
+    (trained, _), losses = scan((streams, optimiser.init(streams)))
+    return sliced_of(trained), float(np.mean(losses[-max(1, steps // 10) :]))
 
 
 def cut(net: Sliced, x: np.ndarray, shape: Shape, width: int) -> Sliced:
