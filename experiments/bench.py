@@ -124,7 +124,8 @@ class Bench:
         )
         weights = decode(files.read(member.folder / "model.mrc"), manifest)
         errors = self._errors(own, tree_of(weights, own.weights), dataset)
-        report = {**(member.report or {}), **errors}
+        facts = {} if member.method == MIRACLE else _facts(list(weights.values()))
+        report = {**(member.report or {}), **errors, **facts}
         record.write_json(member.folder / "compared.json", report)
         return report
 
@@ -136,13 +137,8 @@ class Bench:
         weights = dict(zip((t.path for t in manifest.tensors), leaves, strict=True))
         file = pack_values(weights, manifest, self.base.embed_manifest)
         seconds = time.monotonic() - begin
-        said = dataclasses.asdict(summary(np.concatenate([leaf.ravel() for leaf in leaves])))
-        kept = ("entropy_bits", "power_share")
-        own_facts = {
-            "unique_values": len(said["values"]), **{name: said[name] for name in kept},
-            "compress_s": seconds,
-        }  # fmt: skip
-        return self._keep(member, file, manifest.data, own, dataset, own_facts)
+        facts = {**_facts(leaves), "compress_s": seconds}
+        return self._keep(member, file, manifest.data, own, dataset, facts)
 
     def _miracle(self, member: Member, own: Subject, dataset: Dataset) -> dict[str, Any]:
         """A run of its own, which takes the plain network over."""
@@ -210,3 +206,14 @@ class Bench:
         write_tables(found, plain, self.workdir)
         draw(found, plain, self.workdir / "rate.png", self.base.name)
         return markdown(found, plain)
+
+
+def _facts(leaves: list[np.ndarray]) -> dict[str, float]:
+    """What is said of weights of few values."""
+    said = summary(np.concatenate([leaf.ravel() for leaf in leaves]))
+    return {
+        "unique_values": said.unique_values,
+        "entropy_bits": said.entropy_bits,
+        "power_share": said.power_share,
+        "zero_share": int(np.sum(said.counts[said.values == 0])) / said.weights,
+    }

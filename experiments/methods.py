@@ -20,7 +20,9 @@ from mrc_jax.centres.phases import Loss
 from mrc_jax.centres.powers_of_two import to_bfloat16
 from mrc_jax.errors import UsageError
 
-OBJECTIVES = ("baseline", "fisher", "gradient", "hessian", "gradient_and_hessian")
+OBJECTIVES = (
+    "baseline", "fisher", "gradient", "hessian", "gradient_and_hessian", "gradient_and_fisher",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +145,7 @@ def _importance(
         "gradient_and_hessian": lambda: importance.gradient_and_hessian(
             loss, weights, pair, key, 4
         ),
+        "gradient_and_fisher": lambda: importance.gradient_and_fisher(loss, logits, weights, pair),
     }
     return made[objective]()
 

@@ -11,15 +11,15 @@ Line = dict[str, Any]
 
 def at_size(lines: list[Line], size: float) -> float:
     """The validation loss of networks of few values at a size, between those that were measured:
-    linear in the logarithms of both; nan outside.
+    linear in the logarithms of both; nan outside, and where none was measured.
 
     Args:
       lines: of one network and one objective, with `size` and `validation_loss`.
       size: share of float32's bits.
     """
     pairs = sorted((line["size"], line["validation_loss"]) for line in lines)
-    sizes, losses = np.log(np.asarray(pairs)).T
-    if not sizes[0] <= np.log(size) <= sizes[-1]:
+    sizes, losses = np.log(np.asarray(pairs).reshape(-1, 2)).T
+    if not pairs or not sizes[0] <= np.log(size) <= sizes[-1]:
         return float("nan")
     return float(np.exp(np.interp(np.log(size), sizes, losses)))
 

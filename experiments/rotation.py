@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from experiments.command import run
+from experiments.float16_code import coded_bytes
 from mrc_jax import files
 from mrc_jax.decode import decode
 from mrc_jax.errors import DataError, UsageError
@@ -157,6 +158,19 @@ def table(saving: Saving) -> str:
     return "\n".join(lines)
 
 
+def of_both(weights: Weights, saving: Saving) -> str:
+    """The net saving over all weights in float16 and over the same entropy-coded, and what they
+    take entropy-coded once they are turned.
+    """
+    net = sum(b.net_bits for layer in saving.layers for b in layer) / 8
+    raw, coded = sum(x.nbytes for x in weights.values()), coded_bytes(weights)
+    turned = coded_bytes(saving.weights)
+    return (
+        f"net saving: {net:,.0f} bytes, {net / raw:.2%} of float16's {raw:,}, {net / coded:.2%} of "
+        f"the {coded:,} that they take entropy-coded ({turned:,} once they are turned)"
+    )
+
+
 def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) != 2:
@@ -171,6 +185,7 @@ def main(argv: list[str]) -> None:
         f"file: {len(saving.file):,} bytes, {saving.plain_bytes:,} without rotations; "
         f"{saving.layers[0][0].rotation_bits / 8:,.0f} bytes must lie below the first pair"
     )
+    print(of_both(weights, saving))
     tokens = np.random.default_rng(0).integers(len(weights[_WORDS]), size=64)
     plain, turned, wanted = (
         outputs(w, tokens, _HEADS.value) for w in (weights, saving.weights, exact)

@@ -5,15 +5,20 @@ import pathlib
 import shutil
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
 
 from configs import smoke
-from configs.compare import digits, mnist_lenet5
-from experiments.bench import Bench
+from configs.compare import cifar10_small, digits, mnist_lenet5
+from experiments import networks
+from experiments.bench import MIRACLE, Bench
 from experiments.bench_table import markdown
-from experiments.methods import OBJECTIVES
+from experiments.data import Dataset, Split
+from experiments.methods import METHODS, OBJECTIVES
+from experiments.settings import Config
 from mrc_jax.decode import decode, weights_sha256
 from mrc_jax.errors import UsageError
 
@@ -106,9 +111,26 @@ def test_finished_runs_of_miracle_and_other_systems_are_in_the_table(
     )
     text = bench.write()
     report = json.loads((bench.runs[0] / "report.json").read_text())
-    line = next(x for x in text.splitlines() if "run copies_1520_seed0" in x)
-    assert f"| 1,519 | 1135 x | {report['test_error']:.2%} |" in line
-    assert "| NNCodec 2.1.3, measured apart | | 5,136 | 336 x | 0.90% |" in text
+    line = next(x for x in text.splitlines() if "run h100 1140 seed0" in x)
+    assert line.startswith("| MIRACLE | run h100 1140 seed0 | 1,140 | 1513 x | 1.84% | 1.37% | |")
+    assert (report["validation_error"], report["test_error"]) == (0.0184, 0.0137)
+    assert "| NNCodec 2.1.3, measured apart | | 5,136 | 336 x | | 0.90% | | |" in text
+
+
+def test_the_table_says_what_members_of_a_method_differ_in_and_what_their_values_are() -> None:
+    def report(kept: float, zeros: float, powers: float) -> dict[str, Any]:
+        return {
+            "method": "deep_compression", "settings": {"kept": kept, "values": 8}, "compress_s": 3,
+            "file_bytes": 25, "validation_error": 0.5, "unique_values": 4, "entropy_bits": 1.25,
+            "power_share": powers, "zero_share": zeros,
+        }  # fmt: skip
+
+    both = [report(0.1, 0.5, 0.875), report(0.2, 1.0, 1.0)]
+    lines = markdown(both, {"file_bytes": 100, "validation_error": 0.1}).splitlines()
+    # 3 in 8 of all, and so 3 in 4 of those that are not 0, are powers of two
+    start = "| Deep Compression | kept 0.1 | 25 | 4 x | 50.00% | 4 | 1.25 | 87.5% (75%) | 3 | |"
+    assert start in lines
+    assert "| Deep Compression | kept 0.2 | 25 | 4 x | 50.00% | 4 | 1.25 | 100.0% | 3 | |" in lines
 
 
 def test_the_table_has_a_line_for_each_and_the_picture_is_there(done: pathlib.Path) -> None:
@@ -141,8 +163,26 @@ def test_a_comparison_without_a_member_done_has_no_table(tmp_path: pathlib.Path)
         Bench(config(), tmp_path).write()
 
 
+def test_the_small_network_for_cifar10_has_half_of_resnet20s_channels() -> None:
+    compare: Any = cifar10_small.get_config()
+    split = Split(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.int32))
+    dataset = Dataset("cifar10", split, split, split, num_classes=10, scale=255.0)
+    base = Config.from_config_dict(compare.base)
+    net, images = networks.network(base, dataset), jnp.zeros((1, 32, 32, 3))
+    weights = jax.eval_shape(net.init, jax.random.key(0), images)
+    # Conv_0, then six convolutions of 8, 16 and 32 channels, the first of a stage from half as many
+    squares = 3 * 8 + 6 * 8 * 8 + (8 * 16 + 5 * 16 * 16) + (16 * 32 + 5 * 32 * 32)
+    biases = 7 * 8 + 6 * 16 + 6 * 32
+    assert sum(x.size for x in jax.tree.leaves(weights)) == 9 * squares + biases + 32 * 10 + 10
+    members = list(compare.members)
+    sizes = [own["file_bytes"] for method, own in members if method == "miracle"]
+    methods = [method for method, _ in members]
+    assert len(set(sizes)) >= 2 and set(methods) == {*METHODS, MIRACLE}
+    assert all(methods.count(method) >= 2 for method in methods)
+
+
 def test_the_configs_name_methods_and_objectives_that_there_are() -> None:
-    for made in (digits.get_config(), mnist_lenet5.get_config()):
+    for made in (cifar10_small.get_config(), digits.get_config(), mnist_lenet5.get_config()):
         members = Bench(made, pathlib.Path("unused")).members
         assert len({member.method for member in members}) >= 4
         named = {m.settings["objective"] for m in members if "objective" in m.settings}

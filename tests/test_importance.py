@@ -91,6 +91,29 @@ def test_estimates_of_a_full_hessian_have_no_bias() -> None:
         assert np.all(error > 0) and np.all(np.abs(np.mean(found, axis=0) - value) < 5 * error)
 
 
+def test_without_noise_a_network_with_relu_has_the_mean_square_of_its_hessian_s_diagonal() -> None:
+    """By JAX's whole Hessian of each example's loss."""
+    x = jnp.asarray(RANDOM.normal(size=(6, 4)), jnp.float32)
+    labels = jnp.asarray([0, 1, 2, 0, 1, 2])
+    weights = jnp.asarray(RANDOM.normal(size=5 * 4 + 3 * 5), jnp.float32)
+
+    def logits(weights, x):
+        return weights[20:].reshape(3, 5) @ jax.nn.relu(weights[:20].reshape(5, 4) @ x)
+
+    def loss(weights, one):
+        return -jax.nn.log_softmax(logits(weights, one[0]))[one[1]]
+
+    found = importance.gradient_and_fisher(loss, logits, weights, (x, labels))
+    pairs = list(zip(x, labels, strict=True))
+    diagonals = np.asarray([np.diag(jax.hessian(loss)(weights, one)) for one in pairs])
+    slopes = np.asarray([jax.grad(loss)(weights, one) for one in pairs])
+    assert np.count_nonzero(diagonals.mean(axis=0)) > 25
+    np.testing.assert_allclose(found.quartic, (diagonals**2).mean(axis=0) / 4, atol=1e-5)
+    np.testing.assert_allclose(found.square, (slopes**2).mean(axis=0), rtol=1e-4, atol=1e-6)
+    fisher = importance.fisher(logits, weights, x).square
+    np.testing.assert_allclose(fisher, diagonals.mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
 def test_pruning_takes_the_cheapest_of_each_tensor() -> None:
     weights = {"a": jnp.asarray([3.0, -1.0, 2.0, 0.5]), "b": jnp.asarray([[1.0, 2.0]])}
     square = {"a": jnp.asarray([0.1, 4.0, 1.0, 4.0]), "b": jnp.asarray([[5.0, 1.0]])}

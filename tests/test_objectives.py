@@ -30,6 +30,7 @@ def test_a_loss_between_two_sizes_is_interpolated_in_logarithms() -> None:
     assert at_size(found, 0.02) == pytest.approx(2.0)
     assert at_size(found, 0.01) == pytest.approx(4.0)
     assert math.isnan(at_size(found, 0.05)) and math.isnan(at_size(found, 0.009))
+    assert math.isnan(at_size([], 0.02))
 
 
 def test_the_tables_say_means_spreads_and_how_often_the_baseline_is_beaten() -> None:
@@ -54,7 +55,7 @@ def test_a_network_is_measured_by_every_objective_and_not_again(tmp_path: pathli
     objectives.add(tmp_path, own, dataset, 20)
     found = objectives.read(tmp_path)
     each = len(objectives.PRUNED) + len(objectives.VALUES)
-    assert len(found) == 5 * each
+    assert len(found) == 6 * each
     objectives.add(tmp_path, own, dataset, 20)
     assert objectives.read(tmp_path) == found
     # 640 and 10 weights of 2 values: at least a bit each, at most 9 of ceil(log2(640)) = 10

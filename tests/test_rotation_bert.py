@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from experiments import rotation
+from experiments.float16_code import coded_bytes
 from mrc_jax.decode import parsed
 from mrc_jax.errors import DataError, UsageError
 
@@ -69,6 +70,13 @@ def test_a_network_s_turned_heads_save_bits_and_give_its_outputs(tmp_path):
     bits = [b for layer in saving.layers for b in layer]
     assert len(saving.layers) == LAYERS and len(bits) == 2 * HEADS * LAYERS
     assert sum(b.ideal_bits for b in bits) == 2 * HEADS * LAYERS * 16 * 8 * 7 // 2
+    weights = {
+        name: x.astype(np.float16) for name, x in random_bert(0).items() if "ids" not in name
+    }
+    net, raw = sum(b.net_bits for b in bits) / 8, sum(x.nbytes for x in weights.values())
+    text = rotation.of_both(weights, saving)
+    assert f"net saving: {net:,.0f} bytes, {net / raw:.2%} of float16's {raw:,}, " in text
+    assert f"{net / coded_bytes(weights):.2%} of the {coded_bytes(weights):,} that" in text
     lines = rotation.table(saving).splitlines()
     assert len(lines) == 2 + LAYERS + 1 and lines[-1].startswith("| all | 9,")
 

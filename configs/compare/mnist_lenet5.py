@@ -38,9 +38,13 @@ def get_config() -> ml_collections.ConfigDict:
             for o in ("baseline", "fisher", "gradient", "hessian", "gradient_and_hessian")
         ),
     )
-    compare.runs = (  # of MIRACLE
-        "experiments/results/mnist_lenet5/copies_1520_seed0",
-        "experiments/results/mnist_lenet5/rate_4e-3_70k_seed0",
+    compare.runs = tuple(  # of MIRACLE
+        f"experiments/results/mnist_lenet5/h100_{run}"
+        for run in (
+            *("1140_seed0", "1140_seed1"),
+            *("1520_seed0", "1520_seed1", "1520_seed2"),
+            "3030_seed0",
+        )
     )
     return compare
 
