@@ -8,6 +8,7 @@ Each seed is a network of its own; what is done is not done again. Losses are of
 split, and sizes are counted as the paper does (`mrc_jax.centres.k_centroids.quantised_bits`).
 """
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator
@@ -89,7 +90,7 @@ def main(argv: list[str]) -> None:
     config, workdir = given.config, pathlib.Path(str(given.workdir))
     for seed in range(0 if given.table else given.seeds):
         config.seed = seed
-        base = Config.from_config_dict(config)
+        base = dataclasses.replace(Config.from_config_dict(config), factored=False)
         with opened(base, workdir / f"seed{seed}" / "plain") as job:
             data = job.data()
             job.bar.close()

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from golden_files import BLOCKS, FILES, GOLDEN, golden
 
+from configs import mnist_lenet5
 from mrc_jax import container, decode_jax
 from mrc_jax.decode import builtin_manifests, coded_vector, decode, expand, find_manifest, parsed
 from mrc_jax.decode import weights_sha256 as sha256
 from mrc_jax.errors import FormatError
 from mrc_jax.manifest import Manifest, Tensor
-from mrc_jax.models.lenet5 import LeNet5
+from mrc_jax.models.factored import Factored
+from mrc_jax.models.lenet5 import FACTORS, LeNet5
 from mrc_jax.models.resnet20 import ResNet20
 from mrc_jax.models.vgg16 import Vgg16
 from mrc_jax.sharing import Sharing, group_of_entry, make_sharing, tree_of
@@ -96,6 +98,14 @@ def test_the_built_in_manifests_are_those_of_the_folded_networks(net):
     shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.uint8))
     data = (make_golden.DATA / f"{type(net).__name__.lower()}.manifest").read_bytes()
     assert data == make_sharing(shapes, seed=0).manifest.data
+    assert data in builtin_manifests()
+
+
+def test_the_built_in_manifest_of_the_factored_network_is_the_configs():
+    net = Factored(LeNet5(), FACTORS)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1), jnp.uint8))
+    data = (make_golden.DATA / "lenet5_factored.manifest").read_bytes()
+    assert data == make_sharing(shapes, 0, mnist_lenet5.get_config().sharing).manifest.data
     assert data in builtin_manifests()
 
 

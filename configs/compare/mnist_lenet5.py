@@ -14,6 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     """
     compare = ml_collections.ConfigDict()
     compare.base = mnist_lenet5.get_config()
+    compare.base.factored = False  # the other methods' networks; MIRACLE's are finished runs
     compare.members = (
         _fixed(2.0**-7, 0.02),
         _probabilistic(6),
@@ -39,12 +40,9 @@ def get_config() -> ml_collections.ConfigDict:
         ),
     )
     compare.runs = tuple(  # of MIRACLE
-        f"experiments/results/mnist_lenet5/h100_{run}"
-        for run in (
-            *("1140_seed0", "1140_seed1"),
-            *("1520_seed0", "1520_seed1", "1520_seed2"),
-            "3030_seed0",
-        )
+        f"experiments/results/mnist_lenet5/factored_{size}_seed{seed}"
+        for size, seeds in ((1140, 2), (1520, 3), (1690, 2), (2280, 2), (3030, 2))
+        for seed in range(seeds)
     )
     return compare
 
