@@ -59,8 +59,9 @@ def test_a_file_of_a_comparison_has_the_size_and_weights_of_its_report(
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: str(f.relative_to(RESULTS)))
 def test_a_committed_file_has_the_errors_of_its_report(folder: pathlib.Path) -> None:
-    """Measured again from the file. Another machine rounds sums otherwise, hence a grace of two
-    examples, or of one in 2,000.
+    """Measured again from the file. Another machine rounds sums otherwise: two examples' grace;
+    one in 1,000 for CIFAR-10, measured on a GPU whose float32 convolutions may round factors to
+    TF32 (found: up to one in 1,600).
     """
     report = json.loads((folder / "report.json").read_text())
     data = report["config"]["data"]
@@ -85,6 +86,6 @@ def test_a_committed_file_has_the_errors_of_its_report(folder: pathlib.Path) -> 
             )
             assert done.returncode == 0, done.stderr
             measured = json.loads(done.stdout)
-            examples = measured["examples"]
-            assert abs(measured["error"] - wanted) * examples <= max(2.001, examples / 2000)
+            grace = measured["examples"] / 1000 if data == "cifar10" else 2
+            assert abs(measured["error"] - wanted) * measured["examples"] <= grace + 0.001
             assert measured["weights_sha256"] == report["weights_sha256"]
