@@ -84,6 +84,7 @@ class Checkpoints:
         try:
             self._manager.save((self._manager.latest_step() or 0) + 1, args=parts)
         except (OSError, ValueError) as error:
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of the other writes that fail
             if jax.process_index() == 0:
                 _remove_torn(where)
             code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say it

@@ -32,10 +32,17 @@ def made(size, cuts, cut, blocks, seed=0):
 
 
 @pytest.mark.parametrize(
-    "size,cuts,cut,blocks",
-    [(1, 2, 2, 3), (20, 16, 8, 5), (45, 32, 32, 7), (33, 8, 2048, 2), (5, 2048, 2, 2)],
+    "size,cuts,cut,blocks,margin",
+    [
+        (1, 2, 2, 3, 0.0),
+        (20, 16, 8, 5, 30.0),
+        (45, 32, 32, 7, 0.5),
+        (33, 8, 2048, 2, 0.5),
+        (5, 2048, 2, 2, 0.0),
+        pytest.param(45, 32, 32, 7, 30.0, marks=pytest.mark.slow),
+        pytest.param(5, 2048, 2, 2, 30.0, marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("margin", [0.0, 0.5, 30.0])
 def test_it_opens_until_no_other_cut_can_win(size, cuts, cut, blocks, margin):
     """However loose the bounds are: at a margin of 30 nearly every cut is opened."""
     arrays, sums, noises, expected = made(size, cuts, cut, blocks)
