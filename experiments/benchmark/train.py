@@ -24,6 +24,7 @@ from mrc_jax.vmap_members import vmap_members
 
 BATCH_SIZE = 128
 MEMBERS = 8
+_SHARING = (("Conv_1/kernel", 2), ("Dense_0/kernel", 50))  # of kernels as they are
 _STEPS, _REPETITIONS = 20, 7  # of a call; calls of each kind, in turns
 
 
@@ -32,7 +33,7 @@ def rows() -> list[dict[str, Any]]:
     beyond the plain one; images are random.
     """
     config = Config.from_config_dict(mnist_lenet5.get_config())
-    config = dataclasses.replace(config, batch_size=BATCH_SIZE, factored=False)
+    config = dataclasses.replace(config, batch_size=BATCH_SIZE, factored=False, sharing=_SHARING)
     calls = _calls(config)
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(_REPETITIONS + 1):
