@@ -114,15 +114,7 @@ class Config:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be at least 1")
         if self.distorted_copies < 0:
             raise UsageError(f"distorted_copies = {self.distorted_copies}: must be at least 0")
-        if any(width < 1 for width in self.hidden):
-            raise UsageError(f"hidden = {self.hidden}: widths must be at least 1")
-        if self.hidden and self.model != "mlp":
-            raise UsageError(f"hidden = {self.hidden}: only an mlp has it; leave it empty")
-        if self.factored and self.model != "lenet5":
-            raise UsageError(f"factored: only lenet5 has factors, not {self.model!r}")
-        if self.width < 0 or (self.width and self.model not in NORMALISED):
-            names = " and ".join(NORMALISED)
-            raise UsageError(f"width = {self.width}: only {names} have it; 0 is the published")
+        self._check_network()
         if self.distil and self.augment != "none":
             raise UsageError(
                 f"augment = {self.augment!r}: with distil the targets are of images as they are; "
@@ -144,6 +136,21 @@ class Config:
                 f"data_shards = {self.data_shards}: must be a multiple of the devices of the mesh, "
                 f"{self.mesh!r}, or 0"
             )
+        self._check_plain()
+        self.recipe()
+
+    def _check_network(self) -> None:
+        if any(width < 1 for width in self.hidden):
+            raise UsageError(f"hidden = {self.hidden}: widths must be at least 1")
+        if self.hidden and self.model != "mlp":
+            raise UsageError(f"hidden = {self.hidden}: only an mlp has it; leave it empty")
+        if self.factored and self.model != "lenet5":
+            raise UsageError(f"factored: only lenet5 has factors, not {self.model!r}")
+        if self.width < 0 or (self.width and self.model not in NORMALISED):
+            names = " and ".join(NORMALISED)
+            raise UsageError(f"width = {self.width}: only {names} have it; 0 is the published")
+
+    def _check_plain(self) -> None:
         possible = self.start_from_plain and self.parameterisation != "mean_kl"
         if not 0 <= self.plain_noise < math.inf or (self.plain_noise and not possible):
             raise UsageError(
@@ -154,7 +161,6 @@ class Config:
             raise UsageError(
                 f"plain_weight_decay = {self.plain_weight_decay}: must be finite and at least 0"
             )
-        self.recipe()
 
     @classmethod
     def from_config_dict(cls, config: ml_collections.ConfigDict) -> "Config":

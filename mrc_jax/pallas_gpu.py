@@ -80,7 +80,7 @@ def cut_statistics(
         drawn = jnp.pad(drawn.reshape(size, -1, cut), padding).reshape(size, -1)
     logsumexp = statistic == "logsumexp"
     pieces = _pieces(size)
-    rows = -(-blocks // _columns(blocks)) * _columns(blocks)
+    rows = blocks + -blocks % _columns(blocks)
     unit, coefficients = operands(a, c, rows, pieces, logsumexp=logsumexp, interpret=interpret)
     if interpret and form.exp2 == "assembly":
         form = form._replace(exp2="library")

@@ -73,9 +73,9 @@ def _kernel(
         exponent = jnp.clip(exponent - 13, 1, 253)  # the largest is in [2^13, 2^14) units then
         unit = lax.bitcast_convert_type(exponent << 23, jnp.float32)
     unit_ref[...] = unit
-    by = np.float32(np.log2(np.e)) / unit
     for at, pair in zip(places, raw, strict=True):
         if logsumexp:
+            by = np.float32(np.log2(np.e)) / unit  # the logarithm's base is 2
             parts = [(x * by).astype(jnp.float16) for x in pair]
         else:
             parts = [part for x in pair for part in two_parts(x)]
