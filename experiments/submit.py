@@ -23,13 +23,6 @@ from mrc_jax.errors import MrcError, UsageError
 
 _PORTS = range(20_000, 60_000)  # of the first process; jobs of one machine should not meet
 
-_CLUSTER = flags.DEFINE_enum("cluster", "slurm", ["slurm", "local"], "Of submitit's.")
-_CONFIG = flags.DEFINE_string("config", None, "The run's config file.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Of the run, on a disk that all hosts share.")
-_TASKS = flags.DEFINE_integer("tasks", 1, "Processes of the job in all.", lower_bound=1)
-_SLURM = flags.DEFINE_list("slurm", [], "NAME=VALUE pairs for submitit's executor.")
-_WAIT = flags.DEFINE_bool("wait", False, "Wait for the job's end, and fail if it failed.")
-
 
 class Task:
     """One process of the job."""
@@ -91,16 +84,23 @@ def parameters(pairs: list[str]) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """The command."""
-    workdir = pathlib.Path(str(_WORKDIR.value)).absolute()
-    executor = made_executor(_CLUSTER.value, workdir, parameters(_SLURM.value))
-    config = os.path.abspath(str(_CONFIG.value))
+    given = flags.FLAGS
+    workdir = pathlib.Path(str(given.workdir)).absolute()
+    executor = made_executor(given.cluster, workdir, parameters(given.slurm))
+    config = os.path.abspath(str(given.config))
     arguments = [f"--config={config}", f"--workdir={workdir}", *argv[1:]]
-    job = executor.submit(Task(arguments, _TASKS.value))
+    job = executor.submit(Task(arguments, given.tasks))
     print(f"job {job.job_id}; what it says is in {workdir / 'cluster'}", flush=True)
-    if _WAIT.value and (codes := [code for code in job.results() if code]):
+    if given.wait and (codes := [code for code in job.results() if code]):
         raise MrcError(f"the job ended with exit code {codes[0]}")
 
 
 if __name__ == "__main__":
+    flags.DEFINE_enum("cluster", "slurm", ["slurm", "local"], "Of submitit's.")
+    flags.DEFINE_string("config", None, "The run's config file.")
+    flags.DEFINE_string("workdir", None, "Of the run, on a disk that all hosts share.")
+    flags.DEFINE_integer("tasks", 1, "Processes of the job in all.", lower_bound=1)
+    flags.DEFINE_list("slurm", [], "NAME=VALUE pairs for submitit's executor.")
+    flags.DEFINE_bool("wait", False, "Wait for the job's end, and fail if it failed.")
     flags.mark_flags_as_required(["config", "workdir"])
     run(main)
