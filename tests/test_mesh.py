@@ -1,5 +1,6 @@
 """Work spread over a mesh of devices, and over processes: the same numbers, and less for each."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -111,6 +112,58 @@ def test_eight_devices_choose_what_one_does_and_take_less_memory_each() -> None:
     assert one[0] == two[0] == eight[0]
     assert [x[2] for x in (one, two, eight)] == [WAVE, WAVE // 2, WAVE // 8]
     assert two[1] < 0.7 * one[1] and eight[1] < 0.5 * two[1]
+
+
+TOGETHER = """
+import sys
+sys.path.insert(0, "tests")
+import json
+from test_mesh import members
+print(json.dumps([members(text) for text in ("", "members=2", "members=2,data=2")]))
+"""
+
+
+def members(text):
+    """What three members of other rates and numbers of blocks have after twelve steps together on
+    a mesh, with the shapes of what is divided and of a device's part of it.
+    """
+    from test_train import DATA, problem
+
+    from mrc_jax import vmap_members
+
+    made = [
+        problem(file_bytes, data_shards=2, learning_rate=rate)
+        for rate, file_bytes in ((0.02, 44), (0.01, 60), (0.005, 44))
+    ]
+    problems = [dataclasses.replace(p, mesh=mesh.make_mesh(text)) for p, _, _ in made]
+    place, held = vmap_members._placed, []
+
+    def placed(tree, *arguments):
+        tree = place(tree, *arguments)
+        x = jax.tree.leaves(tree)[0]
+        held.append([list(x.shape), list(x.sharding.shard_shape(x.shape))])
+        return tree
+
+    vmap_members._placed = placed
+    data = jax.tree.map(lambda x: x.reshape(2, 48, -1), DATA)
+    run = vmap_members.vmap_members(problems, [arrays for _, arrays, _ in made], data)
+    states, metrics = run([state for *_, state in made], 12)
+    vmap_members._placed = place
+    values = [np.asarray(s.params["mean"]).tolist() for s in states]
+    return values, [float(m["loss"]) for m in metrics], [len(s.betas) for s in states], held
+
+
+def test_members_together_are_divided_over_devices_and_have_the_same_numbers() -> None:
+    """Three over two devices: the fourth place is filled, and left out of what comes back."""
+    one, two, four = json.loads(output_of(TOGETHER, "eight_devices"))
+    for values, losses_of, blocks, _ in (two, four):
+        np.testing.assert_allclose(values, one[0], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(losses_of, one[1], rtol=1e-5)
+        assert blocks == one[2] and len(set(blocks)) == 2 and len(blocks) == 3
+    assert np.ptp([x[0] for x in one[0]]) > 1e-3  # other rates
+    for held, members_held, rows in ((one[3], 3, 2), (two[3], 2, 2), (four[3], 2, 1)):
+        assert held[0][1][0] == held[-1][1][0] == members_held  # constants; states
+        assert any(whole[:2] == [2, 48] and part[:2] == [rows, 48] for whole, part in held)
 
 
 @pytest.mark.parametrize(

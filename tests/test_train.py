@@ -29,7 +29,7 @@ def squared(outputs, targets):
     return jnp.mean(jnp.square(outputs - targets), axis=-1)
 
 
-def problem(**settings):
+def problem(file_bytes=44, **settings):
     settings = {
         "bits": 8, "batch_size": 32, "steps": 600, "learning_rate": 0.02,
         "final_learning_rate": 0.002, "refine_learning_rate": 0.001, "beta_init": 1e-2,
@@ -38,7 +38,7 @@ def problem(**settings):
     recipe = Recipe(**settings)
     tree = {"w": jnp.zeros((6, 4)), "b": jnp.zeros(4)}
     sharing = make_sharing(tree, 3)
-    header = plan(sharing.manifest, 44, recipe, seed=3)
+    header = plan(sharing.manifest, file_bytes, recipe, seed=3)
     made = train.Problem(Posterior(network, sharing), squared, header, recipe, 1000)
     variables = init_variables(sharing, tree, recipe.log_std_init, recipe.prior_scale_init)
     arrays = made.index_arrays(variables["sharing"])
