@@ -16,25 +16,23 @@ from experiments.bench import Bench
 from experiments.command import run
 from mrc_jax.errors import UsageError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The comparison's config file.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is kept that it writes.")
-_TABLE = flags.DEFINE_bool("table", False, "Make the table again from the folders; run nothing.")
-
-_MEASURE = flags.DEFINE_bool(
-    "measure", False, "Read the test set for what is done, with report_test; run nothing."
-)
-
 
 def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise UsageError(f"unknown argument {argv[1]!r}; fields are --config.FIELD=VALUE")
-    bench = Bench(_CONFIG.value, pathlib.Path(str(_WORKDIR.value)))
-    if not _TABLE.value:
-        bench.go(is_new_run=not _MEASURE.value)
+    bench = Bench(flags.FLAGS.config, pathlib.Path(str(flags.FLAGS.workdir)))
+    if not flags.FLAGS.table:
+        bench.go(is_new_run=not flags.FLAGS.measure)
     print(bench.write())
 
 
 if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "The comparison's config file.")
+    flags.DEFINE_string("workdir", None, "Where everything is kept that it writes.")
+    flags.DEFINE_bool("table", False, "Make the table again from the folders; run nothing.")
+    flags.DEFINE_bool(
+        "measure", False, "Read the test set for what is done, with report_test; run nothing."
+    )
     flags.mark_flags_as_required(["config", "workdir"])
     run(main)

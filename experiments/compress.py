@@ -14,25 +14,24 @@ from experiments.run import compress, summary
 from experiments.settings import Config
 from mrc_jax.errors import UsageError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config file.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run keeps everything it writes.")
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "One of several processes that do the run together (docs/scaling.md)."
-)
-
 
 def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise UsageError(f"unknown argument {argv[1]!r}; fields are --config.FIELD=VALUE")
-    config = Config.from_config_dict(_CONFIG.value)
-    if _DISTRIBUTED.value:
+    config = Config.from_config_dict(flags.FLAGS.config)
+    if flags.FLAGS.distributed:
         hosts.start()
-    report = compress(config, pathlib.Path(str(_WORKDIR.value)))
+    report = compress(config, pathlib.Path(str(flags.FLAGS.workdir)))
     if hosts.is_first():
         print(summary(report))
 
 
 if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "The run's config file.")
+    flags.DEFINE_string("workdir", None, "Where the run keeps everything it writes.")
+    flags.DEFINE_bool(
+        "distributed", False, "One of several processes that do the run together (docs/scaling.md)."
+    )
     flags.mark_flags_as_required(["config", "workdir"])
     run(main)

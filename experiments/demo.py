@@ -21,7 +21,6 @@ from experiments.run import compress
 from experiments.settings import Config
 from mrc_jax.errors import FormatError
 
-_WORKDIR = flags.DEFINE_string("workdir", "out/demo", "Where the demonstration writes.")
 SIZES = (300, 600, 1200)  # bytes; the middle one is the config's
 _WITHOUT_JAX = """
 import sys
@@ -82,8 +81,9 @@ def demonstrate(workdir: pathlib.Path) -> None:
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    demonstrate(pathlib.Path(_WORKDIR.value))
+    demonstrate(pathlib.Path(flags.FLAGS.workdir))
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("workdir", "out/demo", "Where the demonstration writes.")
     run(main)

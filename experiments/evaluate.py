@@ -18,14 +18,6 @@ from mrc_jax import files
 from mrc_jax.decode import decode, weights_sha256
 from mrc_jax.sharing import tree_of
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The config that the file was made with.")
-_FILE = flags.DEFINE_string("file", None, "The .mrc file.")
-_MANIFEST = flags.DEFINE_string("manifest", None, "The network's manifest, if it is not in FILE.")
-_SPLIT = flags.DEFINE_enum(
-    "split", "validation", ["train", "validation", "test"], "Which examples."
-)
-_JSON = flags.DEFINE_bool("json", False, "Print JSON.")
-
 
 def evaluate(config: Config, file: str, manifest: str | None, split: str) -> dict[str, object]:
     """The error of the decoded weights, as a fraction, with the file's size and the weights'
@@ -50,14 +42,19 @@ def evaluate(config: Config, file: str, manifest: str | None, split: str) -> dic
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    config = Config.from_config_dict(_CONFIG.value)
-    found = evaluate(config, str(_FILE.value), _MANIFEST.value, _SPLIT.value)
-    if _JSON.value:
+    config = Config.from_config_dict(flags.FLAGS.config)
+    found = evaluate(config, str(flags.FLAGS.file), flags.FLAGS.manifest, flags.FLAGS.split)
+    if flags.FLAGS.json:
         print(json.dumps(found))
     else:
         print(f"{found['file_bytes']} bytes: {found['error']:.2%} of {found['examples']} wrong")
 
 
 if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "The config that the file was made with.")
+    flags.DEFINE_string("file", None, "The .mrc file.")
+    flags.DEFINE_string("manifest", None, "The network's manifest, if it is not in FILE.")
+    flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Which examples.")
+    flags.DEFINE_bool("json", False, "Print JSON.")
     flags.mark_flags_as_required(["config", "file"])
     run(main)

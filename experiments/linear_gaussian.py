@@ -29,12 +29,6 @@ from mrc_jax.blocks import Partition, slot_of_entry
 from mrc_jax.errors import UsageError
 from mrc_jax.index_codes import ORDERED, pack, unpack
 
-_JSON = flags.DEFINE_bool("json", False, "Print one list of objects.")
-_PICTURE = flags.DEFINE_string("figure", "", "The picture to write, if any.")
-_RESULTS = flags.DEFINE_string("results", "", "A JSON file to keep the points in, if any.")
-_MOST = flags.DEFINE_float("most_bits", 20, "Leave out blocks with a larger share of the bound.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the models, the candidates and the private noise.")
-
 
 class Point(NamedTuple):
     """What is measured.
@@ -205,9 +199,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _kept(path: str) -> dict[str, Any]:
     """The results of earlier calls with the same seed."""
     if not path or not pathlib.Path(path).exists():
-        return {"seed": _SEED.value, "rows": []}
+        return {"seed": flags.FLAGS.seed, "rows": []}
     found = record.read_json(pathlib.Path(path))
-    if found["seed"] != _SEED.value:
+    if found["seed"] != flags.FLAGS.seed:
         raise UsageError(f"{path} holds seed {found['seed']}: give --seed={found['seed']}")
     return found
 
@@ -216,26 +210,33 @@ def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise UsageError(f"{argv[1]!r} is no flag: see --help")
-    points = [point for point in POINTS if point.rate_bits <= _MOST.value]
+    points = [point for point in POINTS if point.rate_bits <= flags.FLAGS.most_bits]
     if not points:
-        raise UsageError(f"most_bits = {_MOST.value:g}: no block has so few, 8 are the fewest")
-    kept = _kept(_RESULTS.value)
+        raise UsageError(
+            f"most_bits = {flags.FLAGS.most_bits:g}: no block has so few, 8 are the fewest"
+        )
+    kept = _kept(flags.FLAGS.results)
     for point in points:
         if any(all(row[k] == v for k, v in point._asdict().items()) for row in kept["rows"]):
             continue
         print(f"{tuple(point)}", file=sys.stderr, flush=True)
         origin = {"commit": record.commit()}
-        kept["rows"].append({**measure(point, _SEED.value), **origin})
-        if _RESULTS.value:
-            pathlib.Path(_RESULTS.value).parent.mkdir(parents=True, exist_ok=True)
-            record.write_json(pathlib.Path(_RESULTS.value), kept)
+        kept["rows"].append({**measure(point, flags.FLAGS.seed), **origin})
+        if flags.FLAGS.results:
+            pathlib.Path(flags.FLAGS.results).parent.mkdir(parents=True, exist_ok=True)
+            record.write_json(pathlib.Path(flags.FLAGS.results), kept)
     names = Point._fields
     by_point = {tuple(row[name] for name in names): row for row in kept["rows"]}
     rows = [by_point[tuple(point)] for point in points]
-    print(json.dumps(rows, indent=1) if _JSON.value else table(rows))
-    if _PICTURE.value:
-        linear_gaussian_figure.draw(rows, pathlib.Path(_PICTURE.value))
+    print(json.dumps(rows, indent=1) if flags.FLAGS.json else table(rows))
+    if flags.FLAGS.figure:
+        linear_gaussian_figure.draw(rows, pathlib.Path(flags.FLAGS.figure))
 
 
 if __name__ == "__main__":
+    flags.DEFINE_bool("json", False, "Print one list of objects.")
+    flags.DEFINE_string("figure", "", "The picture to write, if any.")
+    flags.DEFINE_string("results", "", "A JSON file to keep the points in, if any.")
+    flags.DEFINE_float("most_bits", 20, "Leave out blocks with a larger share of the bound.")
+    flags.DEFINE_integer("seed", 0, "Of the models, the candidates and the private noise.")
     run(main)

@@ -24,8 +24,6 @@ from mrc_jax.decode import decode
 from mrc_jax.errors import UsageError
 from mrc_jax.sharing import tree_of
 
-_OUT = flags.DEFINE_string("picture", "", "The picture to write, if any.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the files of the runs' data set are.")
 ZEROED = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the decoded weights, the smallest
 _NAMES = {"mean_variance": "mean-variance", "mean_kl": "Mean-KL"}
 _AT_BUDGET = 1.01  # of the budget: a block's mean KL, above which the loss is dotted
@@ -169,13 +167,15 @@ def main(argv: list[str]) -> None:
         raise UsageError("give the work directories of finished runs")
     groups: dict[Any, list[Finished]] = {}
     for folder in argv[1:]:
-        one = finished(pathlib.Path(folder), _DATA_DIR.value)
+        one = finished(pathlib.Path(folder), flags.FLAGS.data_dir)
         groups.setdefault(one.settings, []).append(one)
     runs = [groups[settings] for settings in sorted(groups)]
     print(table(runs))
-    if _OUT.value:
-        draw(runs, pathlib.Path(_OUT.value))
+    if flags.FLAGS.picture:
+        draw(runs, pathlib.Path(flags.FLAGS.picture))
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("picture", "", "The picture to write, if any.")
+    flags.DEFINE_string("data_dir", "", "Where the files of the runs' data set are.")
     run(main)

@@ -19,8 +19,6 @@ from experiments import coding_run
 from experiments.command import run
 from mrc_jax.errors import UsageError
 
-_OUT = flags.DEFINE_string("out", "docs/pictures", "The folder to write.")
-_QUICK = flags.DEFINE_bool("quick", False, "Few blocks and steps.")
 _ORDERED_BITS = 12
 
 
@@ -78,8 +76,10 @@ def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise UsageError(f"{argv[1]}: is no flag; this command takes flags alone")
-    draw_all(pathlib.Path(str(_OUT.value)), bool(_QUICK.value))
+    draw_all(pathlib.Path(str(flags.FLAGS.out)), bool(flags.FLAGS.quick))
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("out", "docs/pictures", "The folder to write.")
+    flags.DEFINE_bool("quick", False, "Few blocks and steps.")
     run(main)

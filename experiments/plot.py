@@ -21,9 +21,6 @@ from experiments.settings import Config
 from experiments.table import run_folders
 from mrc_jax.errors import UsageError
 
-_OUT = flags.DEFINE_string("out", "rate.png", "The picture to write.")
-_PUBLISHED = flags.DEFINE_bool("published", True, "Draw the published points of the same network.")
-_BY = flags.DEFINE_list("by", [], "Config fields that tell curves apart; all but sizes and seeds.")
 _TABLES = pathlib.Path(__file__).parent / "published"
 _SAME_CURVE = ("file_bytes", "seed", "checkpoint_every_s", "report_test", "tensorboard", "name")
 _LEAST = 0.01  # per cent, of a test set of 10,000; a log axis has no place for none
@@ -218,11 +215,14 @@ def main(argv: list[str]) -> None:
     configs = [report["config"] for report in reports]
     others = defaultdict[str, list[Point]](list)
     for data, model in sorted({(config["data"], config["model"]) for config in configs}):
-        for series, points in published(data, model).items() if _PUBLISHED.value else ():
+        for series, points in published(data, model).items() if flags.FLAGS.published else ():
             others[series] += points
     title = ", ".join(dict.fromkeys(config["name"] for config in configs))
-    draw(reports, pathlib.Path(str(_OUT.value)), title, others, _BY.value or ())
+    draw(reports, pathlib.Path(str(flags.FLAGS.out)), title, others, flags.FLAGS.by or ())
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("out", "rate.png", "The picture to write.")
+    flags.DEFINE_bool("published", True, "Draw the published points of the same network.")
+    flags.DEFINE_list("by", [], "Config fields that tell curves apart; all but sizes and seeds.")
     run(main)

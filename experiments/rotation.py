@@ -26,9 +26,6 @@ from mrc_jax.rotation.heads import PairBits
 from mrc_jax.rotation.turned_file import pack_turned
 from mrc_jax.rotation.turns import Turn, turn_of
 
-_HEADS = flags.DEFINE_integer("heads", 12, "Attention heads of a layer.", lower_bound=1)
-_OUTPUT = flags.DEFINE_string("output", None, "Where the .mrc file is written.")
-
 Weights = dict[str, np.ndarray]
 
 
@@ -177,10 +174,10 @@ def main(argv: list[str]) -> None:
         raise UsageError("give one .safetensors file of a BERT encoder")
     exact = read(argv[1])
     weights = {name: x.astype(np.float16) for name, x in exact.items()}
-    saving = save(weights, _HEADS.value)
+    saving = save(weights, flags.FLAGS.heads)
     print("Bytes:\n" + table(saving))
-    if _OUTPUT.value:
-        files.write(_OUTPUT.value, saving.file)
+    if flags.FLAGS.output:
+        files.write(flags.FLAGS.output, saving.file)
     print(
         f"file: {len(saving.file):,} bytes, {saving.plain_bytes:,} without rotations; "
         f"{saving.layers[0][0].rotation_bits / 8:,.0f} bytes must lie below the first pair"
@@ -188,7 +185,7 @@ def main(argv: list[str]) -> None:
     print(of_both(weights, saving))
     tokens = np.random.default_rng(0).integers(len(weights[_WORDS]), size=64)
     plain, turned, wanted = (
-        outputs(w, tokens, _HEADS.value) for w in (weights, saving.weights, exact)
+        outputs(w, tokens, flags.FLAGS.heads) for w in (weights, saving.weights, exact)
     )
     for name, a, b in (("float16", plain, wanted), ("turned float16", turned, plain)):
         error = np.linalg.norm(a - b) / np.linalg.norm(b)
@@ -198,4 +195,6 @@ def main(argv: list[str]) -> None:
 _WORDS = "embeddings.word_embeddings.weight"
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("heads", 12, "Attention heads of a layer.", lower_bound=1)
+    flags.DEFINE_string("output", None, "Where the .mrc file is written.")
     run(main)

@@ -38,14 +38,12 @@ CODED = ((1 << 17, 16, 8), (1 << 19, 32, 8), (1 << 19, 32, 11))  # entries, bloc
 SIZES = (1_000_000, 4_000_000, 16_000_000, 100_000_000)  # weights; the last is not fitted to
 SIZE, BITS, SHARED = 100, 10, 1 << 12  # of the blocks of SIZES
 
-_OUT = flags.DEFINE_string("out", None, "The folder to write the rows to.")
-
 
 def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) != 2 or argv[1] not in ("devices", "sizes"):
         raise UsageError("say what to measure: devices or sizes")
-    folder = pathlib.Path(str(_OUT.value))
+    folder = pathlib.Path(str(flags.FLAGS.out))
     folder.mkdir(parents=True, exist_ok=True)
     rows = devices_rows() if argv[1] == "devices" else sizes_rows()
     about = {"command": f"python -m experiments.scaling {argv[1]}", **in_fresh_process(origin)}
@@ -193,5 +191,6 @@ def of_size(what: str, entries: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("out", None, "The folder to write the rows to.")
     flags.mark_flags_as_required(["out"])
     run(main)

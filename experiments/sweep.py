@@ -22,20 +22,6 @@ from experiments.record import read_json
 from mrc_jax.checkpoint import lock
 from mrc_jax.errors import MrcError, UsageError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The sweep's config file.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the members' folders.")
-_WORKERS = flags.DEFINE_integer(
-    "workers", None, "Members at work at once: 1, or with --cluster all.", lower_bound=1
-)
-_CLUSTER = flags.DEFINE_enum(
-    "cluster", None, ["slurm", "local"], "Submit members as jobs through submitit."
-)
-_TOGETHER = flags.DEFINE_bool(
-    "together", False, "First train members that differ in seed, size or rate by one program."
-)
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "List members, bytes and hours; run nothing.")
-_TABLE = flags.DEFINE_bool("table", False, "Make the table again from the folders; run nothing.")
-
 
 class Log:
     """Tells of members as they start and end: one line each, with the time that is left."""
@@ -146,26 +132,39 @@ def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise UsageError(f"unknown argument {argv[1]!r}; fields are --config.base.FIELD=VALUE")
-    workdir = pathlib.Path(str(_WORKDIR.value)).absolute()
-    if _TABLE.value:
+    workdir = pathlib.Path(str(flags.FLAGS.workdir)).absolute()
+    if flags.FLAGS.table:
         table.write(workdir)
         return
-    if _CONFIG.value is None:
+    if flags.FLAGS.config is None:
         raise UsageError("--config is missing; give a file of configs/sweeps/")
-    found = members.members_of(_CONFIG.value, workdir)
-    count = _WORKERS.value or (len(found) if _CLUSTER.value else 1)
-    if _DRY_RUN.value:
+    found = members.members_of(flags.FLAGS.config, workdir)
+    count = flags.FLAGS.workers or (len(found) if flags.FLAGS.cluster else 1)
+    if flags.FLAGS.dry_run:
         with workers.pinned(workers.shares(count)[0]):  # before JAX counts the cores
             dry_run(found, count)
-    elif _CLUSTER.value:
-        parameters = dict((_CONFIG.value.get("cluster") or {}).items())
-        if _TOGETHER.value:
+    elif flags.FLAGS.cluster:
+        parameters = dict((flags.FLAGS.config.get("cluster") or {}).items())
+        if flags.FLAGS.together:
             raise UsageError("--together trains on this machine; leave it or --cluster out")
-        sweep(found, workdir, cluster.starter(_CLUSTER.value, workdir, parameters), count)
+        sweep(found, workdir, cluster.starter(flags.FLAGS.cluster, workdir, parameters), count)
     else:
-        sweep(found, workdir, workers.starter(count), count, _TOGETHER.value)
+        sweep(found, workdir, workers.starter(count), count, flags.FLAGS.together)
 
 
 if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "The sweep's config file.")
+    flags.DEFINE_string("workdir", None, "The folder of the members' folders.")
+    flags.DEFINE_integer(
+        "workers", None, "Members at work at once: 1, or with --cluster all.", lower_bound=1
+    )
+    flags.DEFINE_enum(
+        "cluster", None, ["slurm", "local"], "Submit members as jobs through submitit."
+    )
+    flags.DEFINE_bool(
+        "together", False, "First train members that differ in seed, size or rate by one program."
+    )
+    flags.DEFINE_bool("dry_run", False, "List members, bytes and hours; run nothing.")
+    flags.DEFINE_bool("table", False, "Make the table again from the folders; run nothing.")
     flags.mark_flags_as_required(["workdir"])
     run(main)

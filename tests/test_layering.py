@@ -190,6 +190,38 @@ def test_a_training_name_without_jax_names_the_extra_to_install() -> None:
     assert "mrc_jax[train]" in done.stdout
 
 
+def test_commands_define_their_flags_only_when_they_run() -> None:
+    """absl's flags are of a whole process: two modules that defined the same one on import could
+    not be imported together.
+    """
+    early = {
+        str(path.relative_to(ROOT)): [ast.unparse(call.func) for call in calls]
+        for path in sorted((ROOT / "experiments").rglob("*.py"))
+        if (calls := _definitions_of_flags(ast.parse(path.read_text())))
+    }
+    assert not early
+
+
+def _definitions_of_flags(module: ast.Module) -> list[ast.Call]:
+    """The calls of DEFINE_.. outside `if __name__ == "__main__"`."""
+    guarded = "__name__ == '__main__'"
+    rest = [
+        s for s in module.body if not (isinstance(s, ast.If) and ast.unparse(s.test) == guarded)
+    ]
+    return [
+        node
+        for statement in rest
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Call) and ".DEFINE_" in ast.unparse(node.func)
+    ]
+
+
+def test_a_flag_defined_on_import_is_found() -> None:
+    early = ast.parse("X = flags.DEFINE_bool('x', 1, '')\nif __name__ == '__main__':\n    run()")
+    late = ast.parse("if __name__ == '__main__':\n    flags.DEFINE_bool('x', 1, '')")
+    assert len(_definitions_of_flags(early)) == 1 and not _definitions_of_flags(late)
+
+
 @pytest.mark.parametrize("folder", ["mrc_jax", "experiments"])
 def test_files_and_functions_stay_small(folder: str) -> None:
     too_long = []

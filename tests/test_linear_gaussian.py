@@ -3,13 +3,11 @@
 import json
 import math
 import pathlib
-from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from experiments import linear_gaussian as lg
 from experiments.record import read_json
@@ -80,11 +78,10 @@ def test_weights_are_counted_in_the_blocks_that_code_them() -> None:
 
 
 @pytest.fixture
-def parsed() -> Iterator[flags.FlagValues]:
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["linear_gaussian"])
-    with flagsaver.flagsaver():
-        yield flags.FLAGS
+def parsed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    given = SimpleNamespace(json=False, figure="", results="", most_bits=20.0, seed=0)
+    monkeypatch.setattr(lg.flags, "FLAGS", given)
+    return given
 
 
 def test_the_command_keeps_points_prints_json_and_draws(

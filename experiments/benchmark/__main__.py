@@ -26,8 +26,6 @@ from experiments.command import run
 from mrc_jax import files
 from mrc_jax.errors import UsageError
 
-_JSON = flags.DEFINE_bool("json", False, "Print one list of objects.")
-_OUT = flags.DEFINE_string("out", "", "A folder to write WHAT.json and a picture to.")
 _ALSO = ("all", "document")
 
 
@@ -36,28 +34,28 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2 or argv[1] not in tables.WHAT + _ALSO:
         raise UsageError(f"say what to measure: one of {', '.join(tables.WHAT + _ALSO)}")
     what = argv[1]
-    if what in _ALSO and not _OUT.value:
+    if what in _ALSO and not flags.FLAGS.out:
         raise UsageError(f"{what} needs a folder: give --out")
     for one in tables.WHAT if what == "all" else (what,):
         if one in tables.WHAT:
             _measure(one)
     if what in _ALSO:
-        _document(pathlib.Path(_OUT.value))
+        _document(pathlib.Path(flags.FLAGS.out))
 
 
 def _measure(what: str) -> None:
     where = in_fresh_process(origin)
-    print(tables.told(where), file=sys.stderr if _JSON.value else sys.stdout)
+    print(tables.told(where), file=sys.stderr if flags.FLAGS.json else sys.stdout)
     rows = _counted(what, importlib.import_module(f"experiments.benchmark.{what}").rows())
-    if _OUT.value:
-        folder = pathlib.Path(_OUT.value)
+    if flags.FLAGS.out:
+        folder = pathlib.Path(flags.FLAGS.out)
         folder.mkdir(parents=True, exist_ok=True)
         command = f"python -m experiments.benchmark {what}"
         record.write_json(folder / f"{what}.json", {"command": command, **where, "rows": rows})
         if what == "kernels":
             title = f"{where['device']}, {where['machine']}; labels: times the straightforward"
             figure.draw(rows, folder / "kernels.png", title)
-    print(json.dumps(rows, indent=1) if _JSON.value else tables.table(what, rows))
+    print(json.dumps(rows, indent=1) if flags.FLAGS.json else tables.table(what, rows))
 
 
 def _document(folder: pathlib.Path) -> None:
@@ -76,4 +74,6 @@ def _counted(what: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_bool("json", False, "Print one list of objects.")
+    flags.DEFINE_string("out", "", "A folder to write WHAT.json and a picture to.")
     run(main)
