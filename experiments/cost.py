@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from experiments.data import Split
+from mrc_jax.container import Header
 from mrc_jax.manifest import Manifest
 from mrc_jax.mesh import axes_but, devices_of
 from mrc_jax.train import Problem
@@ -31,13 +32,15 @@ class Rates:
     Attributes:
       entry_s: of a training step, an entry: noise, KL and Adam, on every device.
       flops: of the network, a second; a step's are three times its forward pass's.
-      lanes: of coding, numbers of candidates weighed a second.
+      lanes: of coding, numbers of candidates weighed a second where blocks share codebooks.
+      own_lanes: the same where each block has candidates of its own.
       coded_entry_s: of coding, an entry, whatever the bits.
     """
 
     entry_s: float
     flops: float
     lanes: float
+    own_lanes: float
     coded_entry_s: float
 
 
@@ -83,9 +86,10 @@ def step_s(rates: Rates, entries: int, forward_flops: float, devices: int) -> fl
     return entries * rates.entry_s + 3 * forward_flops / rates.flops / devices
 
 
-def coding_s(rates: Rates, entries: int, bits: int, devices: int) -> float:
+def coding_s(rates: Rates, header: Header, devices: int) -> float:
     """Seconds of coding all blocks, without refining."""
-    return entries * (rates.coded_entry_s + 2.0**bits / rates.lanes) / devices
+    lanes = rates.lanes if header.codebook_blocks > 1 else rates.own_lanes
+    return header.entries * (rates.coded_entry_s + 2.0**header.bits / lanes) / devices
 
 
 def told(problem: Problem, split: Split, plain_steps: int) -> str:
@@ -114,7 +118,7 @@ def told(problem: Problem, split: Split, plain_steps: int) -> str:
     if kind not in RATES:
         return text + f"no time: nothing was measured on a {kind}"
     forward = forward_flops(problem, data)
-    seconds = coding_s(RATES[kind], header.entries, header.bits, devices)
+    seconds = coding_s(RATES[kind], header, devices)
     steps = plain_steps + recipe.steps + refining
     seconds += steps * step_s(RATES[kind], header.entries, forward, devices)
     return text + f"{seconds / 3600:.2f} hours at the speed of a core of docs/scaling.md's machine"

@@ -34,7 +34,10 @@ from mrc_jax.sharing import Sharing
 
 DEVICES, STEPS = (1, 2, 4, 8), 4
 TRAINED = ((1_000, 64), (8_000, 64), (8_000, 16))  # hidden units, batch
-CODED = ((1 << 17, 16, 8), (1 << 19, 32, 8), (1 << 19, 32, 11))  # entries, block size, bits
+CODED = (  # entries, block size, bits, blocks that share a codebook
+    (1 << 17, 16, 8, 1 << 12), (1 << 19, 32, 8, 1 << 12), (1 << 19, 32, 11, 1 << 12),
+    (1 << 12, 64, 16, 1),
+)  # fmt: skip
 SIZES = (1_000_000, 4_000_000, 16_000_000, 100_000_000)  # weights; the last is not fitted to
 SIZE, BITS, SHARED = 100, 10, 1 << 12  # of the blocks of SIZES
 
@@ -119,13 +122,15 @@ def _loss(logits: Any, labels: Any) -> Any:
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
 
 
-def coding(entries: int, block_size: int, bits: int, devices: int) -> dict[str, Any]:
+def coding(
+    entries: int, block_size: int, bits: int, shared: int, devices: int
+) -> dict[str, Any]:
     """A row: the bytes a device and the processor seconds of coding a vector."""
     mesh = make_mesh(f"data={devices}") if devices > 1 else None
     mean, log_variance = _vectors(entries)
     vectors = replicated((mean, log_variance, jnp.float32(0.1)), mesh)
     code = partial(
-        encode_blocks, bits=bits, block_size=block_size, codebook_blocks=SHARED, mesh=mesh
+        encode_blocks, bits=bits, block_size=block_size, codebook_blocks=shared, mesh=mesh
     )
     program = jax.jit(code).lower(jax.random.key(0), *vectors, np.uint32(1)).compile()
     memory: Any = program.memory_analysis()
@@ -133,7 +138,8 @@ def coding(entries: int, block_size: int, bits: int, devices: int) -> dict[str, 
     jax.block_until_ready(program(jax.random.key(0), *vectors, np.uint32(1)))
     return {
         "what": "code", "devices": devices, "entries": entries, "block_size": block_size,
-        "bits": bits, "blocks": -(-entries // block_size), "cpu_s": time.process_time() - start,
+        "bits": bits, "codebook_blocks": shared, "blocks": -(-entries // block_size),
+        "cpu_s": time.process_time() - start,
         "argument_bytes": memory.argument_size_in_bytes, "temp_bytes": memory.temp_size_in_bytes,
     }  # fmt: skip
 
