@@ -44,7 +44,9 @@ class Rates:
     coded_entry_s: float
 
 
-RATES = {"cpu": Rates(entry_s=33e-9, flops=1.6e10, lanes=5e9, coded_entry_s=170e-9)}  # a core
+RATES = {  # of a core
+    "cpu": Rates(entry_s=26e-9, flops=2.8e10, lanes=1e10, own_lanes=4.2e7, coded_entry_s=195e-9)
+}
 
 
 def training_bytes(manifest: Manifest, blocks: int, data_bytes: int, devices: int) -> int:
