@@ -45,7 +45,7 @@ class Rates:
 
 
 RATES = {  # of a core
-    "cpu": Rates(entry_s=26e-9, flops=2.8e10, lanes=1e10, own_lanes=4.2e7, coded_entry_s=195e-9)
+    "cpu": Rates(entry_s=26e-9, flops=2.3e10, lanes=5.6e9, own_lanes=2.3e8, coded_entry_s=121e-9)
 }
 
 

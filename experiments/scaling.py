@@ -122,9 +122,7 @@ def _loss(logits: Any, labels: Any) -> Any:
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
 
 
-def coding(
-    entries: int, block_size: int, bits: int, shared: int, devices: int
-) -> dict[str, Any]:
+def coding(entries: int, block_size: int, bits: int, shared: int, devices: int) -> dict[str, Any]:
     """A row: the bytes a device and the processor seconds of coding a vector."""
     mesh = make_mesh(f"data={devices}") if devices > 1 else None
     mean, log_variance = _vectors(entries)
