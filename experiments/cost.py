@@ -123,7 +123,8 @@ def told(problem: Problem, split: Split, plain_steps: int) -> str:
     seconds = coding_s(RATES[kind], header, devices)
     steps = plain_steps + recipe.steps + refining
     seconds += steps * step_s(RATES[kind], header.entries, forward, devices)
-    return text + f"{seconds / 3600:.2f} hours at the speed of a core of docs/scaling.md's machine"
+    time = f"{math.ceil(seconds)} seconds" if seconds < 120 else f"{seconds / 60:,.0f} minutes"
+    return text + f"{time} at the speed of a core of docs/scaling.md's machine"
 
 
 def forward_flops(problem: Problem, data: tuple[Any, Any]) -> float:
