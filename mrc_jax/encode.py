@@ -44,7 +44,6 @@ def select_wave(
       **options: bits, codebook_blocks, selection and kernel of `encode_blocks`; axis and reach of
         `select`; together: blocks of the wave where other devices have some of them.
     """
-    seed = lax.optimization_barrier(seed)  # a constant makes XLA draw eight times as slowly on CPUs
     a, c = candidates.coefficients(mean, log_variance, prior_scale)
     a, c = (jnp.where(in_use, x, 0).T for x in (a, c))
     shared = options.pop("codebook_blocks", 1)
