@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from experiments.data import Split
+from experiments.progress import duration
 from mrc_jax.container import Header
 from mrc_jax.manifest import Manifest
 from mrc_jax.mesh import axes_but, devices_of
@@ -123,8 +124,7 @@ def told(problem: Problem, split: Split, plain_steps: int) -> str:
     seconds = coding_s(RATES[kind], header, devices)
     steps = plain_steps + recipe.steps + refining
     seconds += steps * step_s(RATES[kind], header.entries, forward, devices)
-    time = f"{math.ceil(seconds)} seconds" if seconds < 120 else f"{seconds / 60:,.0f} minutes"
-    return text + f"{time} at the speed of a core of docs/scaling.md's machine"
+    return text + f"{duration(seconds)} at the speed of a core of docs/scaling.md's machine"
 
 
 def forward_flops(problem: Problem, data: tuple[Any, Any]) -> float:

@@ -1,9 +1,17 @@
-"""A progress bar on a terminal; elsewhere nothing but a line for each phase."""
+"""A progress bar on a terminal; elsewhere nothing but a line for each phase; times for people."""
 
+import math
 import sys
 
 import jax
 from tqdm import tqdm
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 120:
+        return f"{math.ceil(seconds)} seconds"
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.0f} minutes"
 
 
 class Bar:

@@ -18,6 +18,7 @@ from experiments import cluster, members, table, together, workers
 from experiments.command import run
 from experiments.estimate import Plan, Speed, measure, plans_of, speed_key
 from experiments.members import Member
+from experiments.progress import duration
 from experiments.record import read_json
 from mrc_jax.checkpoint import lock
 from mrc_jax.errors import MrcError, UsageError
@@ -50,16 +51,12 @@ class Log:
         left = ""
         if self._spent and self._left and event != "start":
             seconds = (time.monotonic() - self._begin) / self._spent * self._left
-            left = f"; about {_duration(seconds)} left"
+            left = f"; about {duration(seconds)} left"
         print(f"[{self._done}/{self._total}] {member.name}: {text}{left}", flush=True)
 
     def _spend(self, steps: int) -> None:
         self._spent += steps
         self._left -= steps
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.0f} minutes"
 
 
 def sweep(
