@@ -12,8 +12,10 @@ def get_config() -> ml_collections.ConfigDict:
     # Data: 'digits' (in the repository), or 'mnist' or 'cifar10' from the files in data_dir.
     config.data = "digits"
     config.data_dir = ""
+    config.hold_out = True  # False: train on the validation examples too, once a recipe stands
     config.distorted_copies = 0  # of the training images, to train on beside them
     config.distortion = 1.0  # a factor of how far the copies are distorted
+    config.originals = 1  # how often each image itself stands beside its copies
     config.augment = "none"  # or 'crop_flip': images are moved and mirrored at random, each step
 
     # The network: 'mlp' with the widths of its hidden layers, or (hidden is empty) 'lenet5', or

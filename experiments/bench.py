@@ -84,6 +84,8 @@ class Bench:
             todo = [member for member in todo if is_new_run or member.report is not None]
             if not todo:
                 return
+            if not self.base.hold_out:
+                raise UsageError("hold_out = False: methods are compared by validation errors")
             dataset = load(self.base.data, self.base.data_dir)
             with opened(self.base, self.workdir / "plain") as job:
                 inputs, labels = job.data()

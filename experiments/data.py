@@ -44,7 +44,8 @@ class Dataset:
 
     Attributes:
       name: one of NAMES.
-      train, validation, test: the splits; no two share an example.
+      train, validation, test: the splits; no two share an example. validation is empty where
+        nothing was held out.
       num_classes: labels are below it.
       scale: the largest pixel value; a network's input is pixel / scale and nothing else.
       shards: which shards of the training set `train` holds, one after the other, all of equal
@@ -80,7 +81,13 @@ def _digest(*splits: Split) -> bytes:
     return digest.digest()
 
 
-def load(name: str, data_dir: str, shards: int = 1, own: tuple[int, ...] = (0,)) -> Dataset:
+def load(
+    name: str,
+    data_dir: str,
+    shards: int = 1,
+    own: tuple[int, ...] = (0,),
+    hold_out: bool = True,
+) -> Dataset:
     """A data set of the repository ('digits') or of a directory that the user names.
 
     'mnist' and 'cifar10' are read from their original files in data_dir, which TensorFlow Datasets
@@ -94,6 +101,7 @@ def load(name: str, data_dir: str, shards: int = 1, own: tuple[int, ...] = (0,))
       data_dir: the directory; unused for 'digits'.
       shards: of the training set, by `mrc_jax.mesh.by_shards`.
       own: the shards that are wanted; the examples of others are not read.
+      hold_out: False trains on the validation examples too ('digits' has them apart, always).
 
     Raises:
       UsageError: an unknown name, or no data_dir.
@@ -111,7 +119,7 @@ def load(name: str, data_dir: str, shards: int = 1, own: tuple[int, ...] = (0,))
         raise UsageError(f"data = {name!r} needs data_dir: give a directory with {wanted}")
 
     def positions_of(size: int) -> dict[str, np.ndarray]:
-        held_out, rest = _hold_out(size)
+        held_out, rest = _hold_out(size) if hold_out else (np.arange(0), np.arange(size))
         return {"validation": held_out, "train": _kept(rest, shards, own)}
 
     arrays = _arrays(name, pathlib.Path(data_dir).expanduser(), positions_of)

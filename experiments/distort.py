@@ -16,34 +16,39 @@ _KNOTS = 5  # of the bend, along each side
 _CHUNK = 5000  # images at a time
 
 
-def with_copies(split: Split, count: int, seed: int, strength: float = 1.0) -> Split:
-    """A split and then `count` distorted copies of it, each in its order.
+def with_copies(
+    split: Split, count: int, seed: int, strength: float = 1.0, originals: int = 1
+) -> Split:
+    """A split `originals` times and then `count` distorted copies of it, each in its order.
 
     Args:
       split: images of N examples.
       count: copies.
       seed: of the distortions.
       strength: a factor of the largest of each distortion.
+      originals: how often each image itself stands there.
     """
     images = split.inputs
-    out = np.empty((1 + count, *images.shape), np.uint8)
-    out[0] = images
+    out = np.empty((originals + count, *images.shape), np.uint8)
+    out[:originals] = images
     for number in range(count):
         key = jax.random.fold_in(jax.random.key(seed), number)
         for start in range(0, len(images), _CHUNK):
             part = slice(start, start + _CHUNK)
             keys = jax.random.split(jax.random.fold_in(key, start), len(images[part]))
-            out[1 + number, part] = _distort(keys, images[part], strength)
-    return Split(out.reshape(-1, *images.shape[1:]), np.tile(split.labels, 1 + count))
+            out[originals + number, part] = _distort(keys, images[part], strength)
+    return Split(out.reshape(-1, *images.shape[1:]), np.tile(split.labels, originals + count))
 
 
-def of_shards(dataset: Dataset, count: int, seed: int, strength: float) -> Split:
+def of_shards(
+    dataset: Dataset, count: int, seed: int, strength: float, originals: int = 1
+) -> Split:
     """The training examples with their copies; where they are in shards, each shard's follow it."""
     if not dataset.shards:
-        return with_copies(dataset.train, count, seed, strength)
+        return with_copies(dataset.train, count, seed, strength, originals)
     parts = zip(dataset.shards, dataset.train.divided(len(dataset.shards)), strict=True)
     done = [
-        with_copies(part, count, seed ^ shard * 0x9E3779B1 & 0x7FFFFFFF, strength)
+        with_copies(part, count, seed ^ shard * 0x9E3779B1 & 0x7FFFFFFF, strength, originals)
         for shard, part in parts
     ]
     return Split(*(np.concatenate([getattr(s, n) for s in done]) for n in ("inputs", "labels")))

@@ -29,7 +29,7 @@ _SAME_PROGRAM = {
     "refine_learning_rate": 1.0, "beta_init": 1.0, "beta_step": 1.0, "slack_nats": 0.0,
     "log_std_init": 0.0, "prior_scale_init": 1.0, "steps_per_call": 1, "checkpoint_every_s": 1.0,
     "report_test": False, "tensorboard": False, "embed_manifest": False,
-    "data_shards": 0, "distorted_copies": 0, "distil": False, "start_from_plain": False,
+    "data_shards": 0, "distorted_copies": 0, "originals": 1, "hold_out": True, "distil": False, "start_from_plain": False,
     "plain_noise": 0.0,
 }  # fmt: skip
 
@@ -132,7 +132,7 @@ def _plan(config: Config) -> Plan:
     waves = -(-header.blocks // config.wave_blocks)
     steps = config.plain_steps + config.steps + (waves - 1) * config.refine_steps
     if config.distil:  # a third of a step's work for each example
-        examples = (1 + config.distorted_copies) * len(dataset.train.labels)
+        examples = (config.originals + config.distorted_copies) * len(dataset.train.labels)
         steps += examples // (3 * config.batch_size)
     return Plan(header, budget.planned_bytes(header, config.recipe()), steps, waves)
 

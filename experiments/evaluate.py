@@ -16,6 +16,7 @@ from experiments.data import load
 from experiments.settings import Config
 from mrc_jax import files
 from mrc_jax.decode import decode, weights_sha256
+from mrc_jax.errors import UsageError
 from mrc_jax.sharing import tree_of
 
 
@@ -23,12 +24,14 @@ def evaluate(config: Config, file: str, manifest: str | None, split: str) -> dic
     """The error of the decoded weights, as a fraction, with the file's size and the weights'
     hash.
     """
-    dataset = load(config.data, config.data_dir)
+    dataset = load(config.data, config.data_dir, hold_out=config.hold_out)
     net = networks.network(config, dataset)
     data = files.read(file)
     weights = decode(data, files.read(manifest) if manifest else None)
     like = jax.eval_shape(lambda: networks.initial_weights(net, dataset, 0))
     examples = getattr(dataset, split)
+    if not len(examples.labels):
+        raise UsageError(f"--split={split}: with hold_out = False there are none; take test")
     return {
         "file": pathlib.Path(file).name,
         "file_bytes": len(data),

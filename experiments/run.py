@@ -83,7 +83,8 @@ class Run:
         trains the plain network, from which the posterior's means start where the config says so.
         """
         copies, strength = self.config.distorted_copies, self.config.distortion
-        examples = distort.of_shards(self.dataset, copies, self.config.seed, strength)
+        originals, seed = self.config.originals, self.config.seed
+        examples = distort.of_shards(self.dataset, copies, seed, strength, originals)
         self.plain = self._plain(examples)
         if self.config.start_from_plain and int(self.state.step) == 0:
             self.state = self._scaled(self._prepared(self.plain)[2])
@@ -146,7 +147,7 @@ class Run:
         self.save(state)
 
     def _errors(self, net: Any, weights: Any) -> dict[str, float]:
-        splits = {"validation": self.dataset.validation}
+        splits = {"validation": self.dataset.validation} if self.config.hold_out else {}
         if self.config.report_test:
             splits["test"] = self.dataset.test
         return {name: networks.error(net, weights, split) for name, split in splits.items()}
@@ -235,7 +236,7 @@ def opened(config: Config, workdir: pathlib.Path) -> Iterator[Run]:
       UsageError: the work directory holds a run of another config.
     """
     own = own_shards(config.shards, make_mesh(config.mesh))
-    dataset = load(config.data, config.data_dir, config.shards, own)
+    dataset = load(config.data, config.data_dir, config.shards, own, config.hold_out)
     wanted = {**config.as_dict(), "data_sha256": hosts.sha256(dataset)}
     with lock(workdir) if hosts.is_first() else contextlib.nullcontext():
         if hosts.is_first():

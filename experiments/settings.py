@@ -29,8 +29,11 @@ class Config:
       file_bytes: the size promised for the whole file.
       mesh: the devices that share the work, see `mrc_jax.mesh.axes_of`; '' is one.
       data, data_dir: which data set, and where its files are.
+      hold_out: whether the validation examples are kept apart; False trains on them too and tells
+        no validation error: for a recipe that stands.
       distorted_copies: of the training images, by `experiments.distort`.
       distortion: their strength there.
+      originals: how often each training image itself stands beside its copies.
       augment: what each step does to the images of its batch, see `experiments.augment`.
       model, hidden: the network, and the widths of an mlp's hidden layers.
       factored: whether lenet5's kernels are coded by `mrc_jax.models.factored`.
@@ -58,8 +61,10 @@ class Config:
     steps: int
     refine_steps: int
     data_dir: str = ""
+    hold_out: bool = True
     distorted_copies: int = 0
     distortion: float = 1.0
+    originals: int = 1
     augment: str = "none"
     hidden: tuple[int, ...] = ()
     factored: bool = False
@@ -109,11 +114,13 @@ class Config:
                 )
         if not self.name.isprintable() or not self.name:
             raise UsageError(f"name = {self.name!r}: must be one line of text")
-        for name in ("file_bytes", "plain_steps"):
+        for name in ("file_bytes", "plain_steps", "originals"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be at least 1")
         if self.distorted_copies < 0:
             raise UsageError(f"distorted_copies = {self.distorted_copies}: must be at least 0")
+        if not self.hold_out and self.data == "digits":
+            raise UsageError("hold_out = False: the digits' validation images are always apart")
         self._check_network()
         if self.distil and self.augment != "none":
             raise UsageError(

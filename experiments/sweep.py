@@ -41,7 +41,9 @@ class Log:
             self._done += 1
             self._spend(self._plans[member.name].steps)
             report = read_json(member.folder / "report.json")
-            text = f"done, {report['file_bytes']} bytes, {report['validation_error']:.2%} wrong"
+            wrong = report.get("validation_error", report.get("test_error"))
+            told = "" if wrong is None else f", {wrong:.2%} wrong"
+            text = f"done, {report['file_bytes']} bytes{told}"
         elif event == "failed":
             self._spend(self._plans[member.name].steps)
             failure = read_json(member.folder / "failure.json")

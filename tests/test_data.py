@@ -122,6 +122,17 @@ def test_the_validation_split_is_fixed_and_apart_from_training() -> None:
     )
 
 
+def test_nothing_is_held_out_where_that_is_said(tmp_path: pathlib.Path) -> None:
+    write_idx(tmp_path)
+    images, labels = random_images(TRAIN, (28, 28), TRAIN)
+    whole = load("mnist", str(tmp_path), hold_out=False)
+    np.testing.assert_array_equal(whole.train.inputs[..., 0], images)
+    np.testing.assert_array_equal(whole.train.labels, labels)
+    assert whole.validation.inputs.shape == (0, 28, 28, 1)
+    first = load("mnist", str(tmp_path), 4, (2, 0), hold_out=False)
+    assert len(first.train.labels) == TRAIN // 2 and not len(first.validation.labels)
+
+
 def test_a_named_directory_takes_the_prepared_form(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,10 @@ def test_copies_follow_the_images_with_their_labels_and_depend_on_the_seed() -> 
     assert np.array_equal(done.labels, np.tile(split.labels, 3))
     assert not np.array_equal(done.inputs[n : 2 * n], done.inputs[2 * n :])
     assert np.array_equal(done.inputs, distort.with_copies(split, 2, 5).inputs)
+    more = distort.with_copies(split, 2, 5, originals=3)
+    assert np.array_equal(more.inputs[2 * n :], done.inputs)
+    assert np.array_equal(more.inputs[: 2 * n], np.tile(split.inputs, (2, 1, 1, 1)))
+    assert np.array_equal(more.labels, np.tile(split.labels, 5))
     assert not np.array_equal(done.inputs, distort.with_copies(split, 2, 6).inputs)
     assert np.array_equal(distort.with_copies(split, 0, 5).inputs, split.inputs)
 
