@@ -16,7 +16,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.distorted_copies = 0  # of the training images, to train on beside them
     config.distortion = 1.0  # a factor of how far the copies are distorted
     config.originals = 1  # how often each image itself stands beside its copies
-    config.augment = "none"  # or 'crop_flip': images are moved and mirrored at random, each step
+    # 'none'; 'crop_flip': each step moves and mirrors images at random; 'crop_flip_cutout': it
+    # hides a square of each too.
+    config.augment = "none"
 
     # The network: 'mlp' with the widths of its hidden layers, or (hidden is empty) 'lenet5', or
     # 'vgg16' or 'resnet20', whose batch norm is folded into the convolutions.
@@ -50,7 +52,10 @@ def get_config() -> ml_collections.ConfigDict:
     # Training of the uncompressed network, which the report compares with.
     config.plain_steps = 2000
     config.plain_learning_rate = 1e-3
+    config.plain_optimizer = "adam"  # or 'sgd', with momentum
     config.plain_weight_decay = 0.0  # times the rate: the share of its weights that a step takes
+    config.plain_batch_size = 0  # examples of a step; 0: batch_size
+    config.plain_label_smoothing = 0.0  # the share of a label that is spread over all classes
     config.start_from_plain = False  # whether the posterior's means start from its weights
     config.plain_noise = 0.0  # their deviations then, in units of their group's; 0: log_std_init
     config.distil = False  # whether its outputs, not the labels, are the posterior's targets
@@ -64,6 +69,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.refine_learning_rate = 3e-4  # while refining
     config.beta_init = 1e-6  # every block's KL multiplier at the start
     config.beta_step = 5e-4  # a step multiplies or divides betas by 1 + beta_step
+    config.refine_beta_step = 0.0  # the same while refining; 0: beta_step
     config.log_std_init = -5.0  # log of q's standard deviation at the start
     config.prior_scale_init = 0.1353352832366127  # exp(-2), of every group
     config.steps_per_call = 500  # of the compiled program

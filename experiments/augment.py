@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 
 PAD = 4  # pixels of zeros at each edge, before an image of the old size is cut out
+HOLE = 12  # pixels of the side of the square that is hidden
 
 Augment = Callable[[chex.Array, chex.PRNGKey], chex.Array]
 
 
 def augment_of(name: str) -> Augment | None:
     """The function (images, key) -> images of a config's `augment`; None for 'none'."""
-    return {"none": None, "crop_flip": crop_flip}[name]
+    return {"none": None, "crop_flip": crop_flip, "crop_flip_cutout": crop_flip_cutout}[name]
 
 
 def crop_flip(images: chex.Array, key: chex.PRNGKey) -> chex.Array:
@@ -34,3 +35,26 @@ def crop_flip(images: chex.Array, key: chex.PRNGKey) -> chex.Array:
     edges = ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0))
     number = jnp.arange(batch)[:, None, None]
     return jnp.pad(images, edges)[number, rows[:, :, None], columns[:, None, :]]
+
+
+def crop_flip_cutout(images: chex.Array, key: chex.PRNGKey) -> chex.Array:
+    """`crop_flip`, then a square of `HOLE` pixels hidden in each image, its middle anywhere, by the
+    mean of the image's pixels (DeVries and Taylor 2017, arXiv 1708.04552).
+
+    Args: as in `crop_flip`.
+    """
+    move_key, hole_key = jax.random.split(key)
+    images = crop_flip(images, move_key)
+    batch, height, width, _ = images.shape
+    row_key, column_key = jax.random.split(hole_key)
+    rows = _hidden(row_key, batch, height)[:, :, None, None]
+    columns = _hidden(column_key, batch, width)[:, None, :, None]
+    mean = jnp.mean(images, (1, 2), keepdims=True, dtype=jnp.float32).astype(images.dtype)
+    return jnp.where(rows & columns, mean, images)
+
+
+def _hidden(key: chex.PRNGKey, batch: int, size: int) -> chex.Array:
+    """Which of `size` pixels of a side a square hides, bool[batch, size]."""
+    first = jax.random.randint(key, (batch, 1), 0, size) - HOLE // 2
+    place = jnp.arange(size)
+    return (place >= first) & (place < first + HOLE)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import cost, distort, hosts, networks, record
+from experiments import cost, distort, hosts, networks, plain_training, record
 from experiments.augment import augment_of
 from experiments.data import Dataset, Split, load
 from experiments.progress import Bar
@@ -89,7 +89,10 @@ class Run:
         if self.config.start_from_plain and int(self.state.step) == 0:
             self.state = self._scaled(self._prepared(self.plain)[2])
         targets = examples.labels
-        if self.config.distil:
+        if self.config.distil and self.config.augment != "none":
+            self.problem = dataclasses.replace(self.problem, teacher=networks.Teacher(self.net))
+            self.arrays = {**self.arrays, "teacher": replicated(self.plain, self.mesh)}
+        elif self.config.distil:
             targets = networks.probabilities(self.net, self.plain, examples.inputs)
         return examples.inputs, targets
 
@@ -126,7 +129,7 @@ class Run:
             kept = {"done": done, "seconds": self.meta["seconds"]}
             self._keep(lambda: checkpoints.save(state, kept))
 
-        weights = networks.train_plain(
+        weights = plain_training.train(
             self.net, state, meta["done"], examples, self.config, on_call
         )
         checkpoints.close()
@@ -135,7 +138,7 @@ class Run:
     def _plain_start(self) -> tuple[Any, Any]:
         plain = networks.plain_network(self.net)
         weights = networks.initial_weights(plain, self.dataset, self.config.seed)
-        return networks.plain_start(weights, self.config)
+        return plain_training.start(weights, self.config)
 
     def _after_training(self, state: State) -> None:
         """Measures the posterior mean, which coding is about to replace."""

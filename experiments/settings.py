@@ -17,7 +17,8 @@ from mrc_jax.recipe import Recipe
 
 MODELS = ("mlp", "lenet5", "vgg16", "resnet20")
 NORMALISED = ("vgg16", "resnet20")  # with batch norm, which is folded
-AUGMENTS = ("none", "crop_flip")
+AUGMENTS = ("none", "crop_flip", "crop_flip_cutout")
+OPTIMIZERS = ("adam", "sgd")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +40,18 @@ class Config:
       factored: whether lenet5's kernels are coded by `mrc_jax.models.factored`.
       width: channels of the first convolution of one of NORMALISED; 0: as published.
       plain_steps, plain_learning_rate: training of the uncompressed network.
-      plain_weight_decay: a step takes this share times the rate from its weights.
+      plain_optimizer: of it, 'adam' or 'sgd', see `experiments.plain_training`.
+      plain_weight_decay: a step takes this share times the rate from its weights; with 'sgd' this
+        share of the weights is added to their gradient.
+      plain_batch_size: examples of a step of it; 0: batch_size.
+      plain_label_smoothing: share of a label that is spread evenly over all classes there.
       start_from_plain: whether the posterior's means start there, and not at random.
       plain_noise: with start_from_plain, the standard deviations at the start in units of the root
         mean square of their group's means, which is its prior scale at the start (groups of a
         tensor that has several: from sqrt(2) times to sqrt(1/8) of theirs), see
         `mrc_jax.posterior.scaled_start`; 0: log_std_init and prior_scale_init as they are.
-      distil: whether its outputs are the targets of the posterior's training, in place of labels.
+      distil: whether its outputs are the targets of the posterior's training, in place of labels;
+        with an augment those of the images as each step changes them.
       seed: of everything random.
       data_shards: as in Recipe; 0: as many as the devices that share the batches.
       checkpoint_every_s: seconds between checkpoints.
@@ -70,7 +76,10 @@ class Config:
     factored: bool = False
     width: int = 0
     plain_learning_rate: float = 1e-3
+    plain_optimizer: str = "adam"
     plain_weight_decay: float = 0.0
+    plain_batch_size: int = 0
+    plain_label_smoothing: float = 0.0
     start_from_plain: bool = False
     plain_noise: float = 0.0
     distil: bool = False
@@ -101,13 +110,15 @@ class Config:
     refine_learning_rate: float = 3e-4
     beta_init: float = 1e-6
     beta_step: float = 5e-4
+    refine_beta_step: float = 0.0
     log_std_init: float = -5.0
     prior_scale_init: float = 0.1353352832366127
     steps_per_call: int = 500
 
     def __post_init__(self) -> None:
         """Raises UsageError naming the first field that is impossible."""
-        for name, known in (("data", NAMES), ("model", MODELS), ("augment", AUGMENTS)):
+        kinds = {"data": NAMES, "model": MODELS, "augment": AUGMENTS, "plain_optimizer": OPTIMIZERS}
+        for name, known in kinds.items():
             if getattr(self, name) not in known:
                 raise UsageError(
                     f"{name} = {getattr(self, name)!r}: must be one of {', '.join(known)}"
@@ -122,11 +133,6 @@ class Config:
         if not self.hold_out and self.data == "digits":
             raise UsageError("hold_out = False: the digits' validation images are always apart")
         self._check_network()
-        if self.distil and self.augment != "none":
-            raise UsageError(
-                f"augment = {self.augment!r}: with distil the targets are of images as they are; "
-                "leave one out"
-            )
         for pattern, factor in self.sharing:
             if factor < 1:
                 raise UsageError(f"sharing: factor {factor} of {pattern!r}: must be at least 1")
@@ -167,6 +173,16 @@ class Config:
         if not 0 <= self.plain_weight_decay < math.inf:
             raise UsageError(
                 f"plain_weight_decay = {self.plain_weight_decay}: must be finite and at least 0"
+            )
+        if not 0 <= self.plain_label_smoothing < 1:
+            raise UsageError(
+                f"plain_label_smoothing = {self.plain_label_smoothing}: must be at least 0 and "
+                "less than 1"
+            )
+        if self.plain_batch_size < 0 or self.plain_batch_size % self.shards:
+            raise UsageError(
+                f"plain_batch_size = {self.plain_batch_size}: must be 0 or a multiple of the "
+                f"{self.shards} shards of the data"
             )
 
     @classmethod

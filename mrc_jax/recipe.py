@@ -47,6 +47,8 @@ class Recipe:
       refine_learning_rate: Adam's while refining.
       beta_init: every block's KL multiplier at the start (the paper's epsilon_beta0).
       beta_step: a step multiplies or divides betas by 1 + beta_step (the paper's epsilon_beta).
+      refine_beta_step: the same while refining, which lowers the loss by more KL in the blocks left
+        where their betas are slow; 0: beta_step.
       log_std_init: log of q's standard deviation at the start.
       prior_scale_init: every group's prior scale at the start.
       steps_per_call: steps of one call of the compiled training program.
@@ -76,6 +78,7 @@ class Recipe:
     refine_learning_rate: float = 3e-4
     beta_init: float = 1e-6
     beta_step: float = 5e-4
+    refine_beta_step: float = 0.0
     log_std_init: float = -5.0
     prior_scale_init: float = math.exp(-2)
     steps_per_call: int = 500
@@ -103,6 +106,10 @@ class Recipe:
         for name in (*positive, "beta_init", "beta_step", "prior_scale_init"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be positive and finite")
+        if not 0 <= self.refine_beta_step < math.inf:
+            raise UsageError(
+                f"refine_beta_step = {self.refine_beta_step}: must be finite and at least 0"
+            )
         kinds = {"selection": SELECTIONS, "parameterisation": PARAMETERISATIONS}
         for name, known in kinds.items():
             if getattr(self, name) not in known:

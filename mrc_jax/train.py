@@ -22,6 +22,7 @@ from mrc_jax.recipe import Recipe
 
 Loss = Callable[[Any, Any], chex.Array]  # (outputs, targets) -> nats, a mean or one per example
 Augment = Callable[[Any, chex.PRNGKey], Any]  # (inputs of a batch, key) -> inputs
+Teacher = Callable[[Any, Any], Any]  # (weights, inputs) -> targets
 _AUGMENT = 0x41554700  # of a step's key, beside the two that the posterior and dropout have
 
 
@@ -64,6 +65,8 @@ class Problem:
       augment: changes the inputs of each batch at random, by a key of the step's own, so that a
         run that is resumed sees the same; None leaves them as they are.
       mesh: the devices that share the work, see `mesh.axes_of`; None: one.
+      teacher: of (arrays["teacher"], inputs of a batch as augment changed them): the targets, in
+        place of the batch's own; None: those.
     """
 
     posterior: Posterior
@@ -74,6 +77,7 @@ class Problem:
     net_kwargs: tuple[tuple[str, Any], ...] = ()
     augment: Augment | None = None
     mesh: jax.sharding.Mesh | None = None
+    teacher: Teacher | None = None
 
     @property
     def budget_nats(self) -> float:
@@ -150,10 +154,12 @@ def train_step(
       coded) and over_budget_nats (the largest excess of such a block, before the step).
     """
     header = problem.header
-    key, inputs = jax.random.fold_in(private_key(state), state.step), batch[0]
+    key, (inputs, targets) = jax.random.fold_in(private_key(state), state.step), batch
     streams = jax.random.split(key, 2)
     if problem.augment is not None:
         inputs = problem.augment(inputs, jax.random.fold_in(key, _AUGMENT))
+    if problem.teacher is not None:
+        targets = problem.teacher(arrays["teacher"], inputs)
     coded = state.coded if refining else None
     done = coded_blocks(state.coded, header.partition, arrays["order"]) if refining else None
 
@@ -168,7 +174,7 @@ def train_step(
             mutable=["uncoded"],
             **dict(problem.net_kwargs),
         )
-        loss = jnp.mean(problem.loss(outputs, batch[1]))
+        loss = jnp.mean(problem.loss(outputs, targets))
         kl = _kl_of_blocks(problem, gaussian, arrays, len(state.betas))
         return loss + penalty_nats(state.betas, kl, done), (loss, kl, updated)
 
@@ -176,7 +182,8 @@ def train_step(
     params, opt_state = _moved(problem, arrays, state, gradient, refining)
     live = jnp.arange(len(state.betas)) < arrays.get("blocks", header.blocks)
     live = live if done is None else ~done
-    betas = update_betas(state.betas, kl, problem.budget_nats, problem.recipe.beta_step)
+    beta_step = (refining and problem.recipe.refine_beta_step) or problem.recipe.beta_step
+    betas = update_betas(state.betas, kl, problem.budget_nats, beta_step)
     after = dataclasses.replace(
         state,
         step=state.step + 1,

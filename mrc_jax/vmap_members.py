@@ -117,6 +117,7 @@ def _check(problems: Sequence[Problem]) -> None:
             "networks": [p.posterior.sharing.manifest for p in (problem, problems[0])],
             "keyword arguments": [p.net_kwargs for p in (problem, problems[0])],
             "changes of the inputs": [p.augment for p in (problem, problems[0])],
+            "teachers": [p.teacher for p in (problem, problems[0])],
         }.items():
             if values[0] != values[1]:
                 raise UsageError(

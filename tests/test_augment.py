@@ -12,9 +12,9 @@ import pytest
 from test_train import DATA, problem, runner
 
 from configs import smoke
-from experiments import networks
+from experiments import networks, plain_training
 from experiments import run as runs
-from experiments.augment import PAD, augment_of, crop_flip
+from experiments.augment import HOLE, PAD, augment_of, crop_flip, crop_flip_cutout
 from experiments.data import load
 from experiments.settings import Config
 from mrc_jax import train
@@ -50,8 +50,32 @@ def test_images_of_a_batch_stay_where_they_are_in_it() -> None:
     np.testing.assert_array_equal(found[:, 4, 4, 0], np.arange(1, 41))
 
 
+def test_a_square_around_any_pixel_is_hidden_by_the_image_s_mean() -> None:
+    """Of images of 20 x 24 that are 200 but for what a crop leaves of the edge."""
+    batch, half = jnp.full((2000, 20, 24, 1), 200, jnp.uint8), HOLE // 2
+    found = np.asarray(jax.jit(crop_flip_cutout)(batch, jax.random.key(1)))[..., 0]
+    assert found.dtype == np.uint8
+    middles = set()
+    for image in found:
+        hidden = ~np.isin(image, (0, 200))  # no crop leaves a mean of 200, but for (PAD, PAD)
+        if not hidden.any():
+            continue
+        rows, columns = (np.flatnonzero(hidden.any(axis)) for axis in (1, 0))
+        assert hidden[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        assert len(np.unique(image[hidden])) == 1
+        ends = []
+        for side, size in ((rows, 20), (columns, 24)):
+            first, last = int(side[0]), int(side[-1]) + 1
+            middle = last - half if first == 0 else first + half
+            assert (first, last) == (max(middle - half, 0), min(middle + half, size))
+            ends.append(middle)
+        middles.add(tuple(ends))
+    assert {m for m, _ in middles} == set(range(20)) and {m for _, m in middles} == set(range(24))
+
+
 def test_a_config_s_name_gives_the_function() -> None:
     assert augment_of("none") is None and augment_of("crop_flip") is crop_flip
+    assert augment_of("crop_flip_cutout") is crop_flip_cutout
 
 
 def test_each_step_has_a_key_of_its_own_by_its_number_alone() -> None:
@@ -105,12 +129,12 @@ def test_members_of_other_augments_do_not_train_together() -> None:
 
 def test_plain_training_sees_changed_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images that are all black teach the biases alone."""
-    monkeypatch.setattr(networks, "augment_of", lambda name: lambda x, key: jnp.zeros_like(x))
+    monkeypatch.setattr(plain_training, "augment_of", lambda name: lambda x, key: jnp.zeros_like(x))
     dataset = load("digits", "")
     net = networks.network(SMOKE, dataset)
     start = networks.initial_weights(net, dataset, 0)
-    run, data = networks.plain_program(net, dataset.train, SMOKE)
-    (after, _), _ = run(networks.plain_start(start, SMOKE), data, jnp.arange(3))
+    run, data = plain_training.program(net, dataset.train, SMOKE)
+    (after, _), _ = run(plain_training.start(start, SMOKE), data, jnp.arange(3))
     kernel, bias = (
         np.asarray(after["params"]["Dense_0"]["kernel"]), after["params"]["Dense_1"]["bias"]
     )  # fmt: skip
@@ -134,6 +158,19 @@ def test_means_start_from_the_plain_network(tmp_path: pathlib.Path) -> None:
         np.testing.assert_allclose(means(), wanted, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(key, job.state.key)
         assert not np.allclose(at_random, wanted, atol=0.1)
+
+
+def test_a_run_that_distils_learns_from_the_plain_network_and_not_from_labels(
+    tmp_path: pathlib.Path,
+) -> None:
+    config = dataclasses.replace(SMOKE, distil=True, augment="crop_flip")
+    with runs.opened(config, tmp_path) as job:
+        inputs, targets = job.data()
+        assert targets.ndim == 1
+        assert job.problem.teacher is not None
+        found = job.problem.teacher(job.arrays["teacher"], jnp.asarray(inputs[:50]))
+        wanted = networks.probabilities(job.net, job.plain, inputs[:50])
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
 def test_a_run_that_is_stopped_ends_with_the_same_file(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import fft
 
-from experiments import data, networks
+from experiments import data, networks, plain_training
 from experiments.settings import Config
 from mrc_jax.models.factored import Factored, Factors, cosines
 from mrc_jax.models.lenet5 import FACTORS, LeNet5
@@ -84,7 +84,7 @@ def test_plain_training_trains_the_network_itself_and_hands_it_over_in_factors(m
     net = networks.network(config, images)
     start = networks.initial_weights(networks.plain_network(net), images, 0)
     assert isinstance(networks.plain_network(net), LeNet5)
-    state, seen = networks.plain_start(start, config), []
-    out = networks.train_plain(net, state, 0, split, config, lambda s, *_: seen.append(s[0]))
+    state, seen = plain_training.start(start, config), []
+    out = plain_training.train(net, state, 0, split, config, lambda s, *_: seen.append(s[0]))
     expected = networks.plain_network(net).apply(seen[-1], IMAGES)
     np.testing.assert_allclose(net.apply(out, IMAGES), expected, rtol=1e-4, atol=1e-5)

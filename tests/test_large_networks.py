@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from image_sets import write_cifar10
 
-from experiments import networks
+from experiments import networks, plain_training
 from experiments import run as runs
 from experiments.data import Dataset, Split, load
 from experiments.settings import Config
@@ -88,8 +88,8 @@ def test_plain_training_moves_the_statistics_and_adam_has_no_part_of_them() -> N
     config, dataset = config_of("resnet20", width=1, batch_size=4), random_images()
     net = networks.network(config, dataset)
     start = networks.initial_weights(networks.plain_network(net), dataset, 0)
-    state = networks.plain_start(start, config)
-    run, data = networks.plain_program(net, dataset.train, config)
+    state = plain_training.start(start, config)
+    run, data = plain_training.program(net, dataset.train, config)
     once, losses = run(state, data, jnp.arange(4, 8))
     again, _ = run(state, data, jnp.arange(4, 8))
     jax.tree.map(np.testing.assert_array_equal, once, again)
@@ -111,8 +111,8 @@ def test_weights_decay_by_the_rate_times_the_decay_beside_adam_s_step() -> None:
     start = networks.initial_weights(net, data, 0)
 
     def after(config: Config) -> Any:
-        run, arrays = networks.plain_program(net, data.train, config)
-        return run(networks.plain_start(start, config), arrays, jnp.arange(1))[0][0]
+        run, arrays = plain_training.program(net, data.train, config)
+        return run(plain_training.start(start, config), arrays, jnp.arange(1))[0][0]
 
     decayed = after(dataclasses.replace(plain, plain_weight_decay=0.5))
     jax.tree.map(
@@ -131,7 +131,7 @@ def test_a_tiny_network_goes_from_images_to_a_file_that_decodes(
     write_cifar10(tmp_path)
     config, last = tiny(name, tmp_path), []
     dataset = load("cifar10", config.data_dir)
-    train_plain = networks.train_plain
+    train_plain = plain_training.train
 
     def keeps(net: Any, start: Any, done: int, split: Any, config: Any, on_call: Any) -> Any:
         def also(state: Any, done: int, loss: float) -> None:
@@ -140,7 +140,7 @@ def test_a_tiny_network_goes_from_images_to_a_file_that_decodes(
 
         return train_plain(net, start, done, split, config, also)
 
-    monkeypatch.setattr(networks, "train_plain", keeps)
+    monkeypatch.setattr(plain_training, "train", keeps)
     report = runs.compress(config, tmp_path / "run")
     file = (tmp_path / "run" / "model.mrc").read_bytes()
     assert 0.97 * 220 <= len(file) == report["file_bytes"] <= 220

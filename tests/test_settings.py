@@ -41,6 +41,7 @@ def test_the_configs_of_cifar10_are_those_of_the_committed_files(size: str) -> N
     model, file_bytes = size.split("_")
     found = importlib.import_module(f"configs.cifar10_{model}").get_config(file_bytes)
     ours = json.loads((CIFAR10 / size / "report.json").read_text())["config"]
+    ours = Config.with_defaults(ours)
     apart = differences(Config.from_config_dict(found).as_dict(), ours)
     assert set(apart) <= {"report_test", "checkpoint_every_s", "plain_steps"}
     plain = json.loads((CIFAR10 / f"plain_{model}.json").read_text())
@@ -134,7 +135,11 @@ def test_a_value_of_another_type_is_refused_by_name(fields: dict[str, Any]) -> N
         {"beta_init": 0.0},
         {"selection": "best"},
         {"augment": "rotate"},
-        {"augment": "crop_flip", "distil": True},
+        {"plain_optimizer": "rmsprop"},
+        {"plain_label_smoothing": 1.0},
+        {"plain_batch_size": -1},
+        {"refine_beta_step": -1e-3},
+        {"refine_beta_step": float("nan")},
         {"width": 16},
     ],
 )

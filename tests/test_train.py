@@ -1,5 +1,6 @@
 """Training: budgets are reached, batches are passes, a step is Adam's, runs repeat to the bit."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -189,6 +190,25 @@ def test_a_step_is_one_of_adam_on_loss_plus_weighted_kl():
     factor = np.where(up, 1.02, 1 / 1.02)
     np.testing.assert_allclose(after.betas, 1e-2 * factor, rtol=1e-5)
     assert int(after.step) == 1
+
+
+def test_betas_have_a_step_of_their_own_while_refining():
+    for own, wanted in ((0.0, 0.02), (0.3, 0.3)):
+        made, arrays, state = problem(refine_beta_step=own)
+        for refining, step in ((False, 0.02), (True, wanted)):
+            after, _ = runner(made)(arrays, state, DATA, steps=1, refining=refining)
+            factor = np.asarray(after.betas / state.betas)
+            np.testing.assert_allclose(np.abs(np.log(factor)), np.log1p(step), rtol=1e-3)
+
+
+def test_a_teacher_s_outputs_on_the_inputs_as_they_are_changed_are_the_targets():
+    made, arrays, state = problem()
+    weights = {"w": jnp.asarray(RANDOM.normal(size=(6, 4)), jnp.float32), "b": jnp.ones(4)}
+    taught = dataclasses.replace(made, augment=lambda x, key: 2 * x, teacher=network)
+    found, _ = runner(taught)({**arrays, "teacher": weights}, state, DATA, steps=20)
+    targets = network(weights, 2 * INPUTS)
+    wanted, _ = runner(made)(arrays, state, (2 * INPUTS, targets), steps=20)
+    np.testing.assert_allclose(found.params["mean"], wanted.params["mean"], rtol=1e-4, atol=1e-6)
 
 
 def test_the_rate_falls_by_a_cosine_and_stays_constant_while_refining():

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import mnist_lenet5
-from experiments import networks
+from experiments import networks, plain_training
 from experiments.data import Dataset, Split
 from experiments.settings import Config
 from mrc_jax import api
@@ -55,8 +55,8 @@ def _calls(config: Config) -> dict[str, Callable[[], Any]]:
     dataset = _random_images()
     net = networks.network(config, dataset)
     weights = networks.initial_weights(net, dataset, config.seed)
-    run, data = networks.plain_program(net, dataset.train, config)
-    plain_state = networks.plain_start(weights, config)
+    run, data = plain_training.program(net, dataset.train, config)
+    plain_state = plain_training.start(weights, config)
     key, recipe = jax.random.key(config.seed), config.recipe()
     loss, size = networks.loss, config.file_bytes
     problem, arrays, state = api.prepare(net, weights, loss, size, key, recipe)
