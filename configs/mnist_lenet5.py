@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.learning_rate = 3e-3
     config.final_learning_rate = 1e-4
     config.refine_learning_rate = 4e-4
+    config.refine_beta_step = 5e-3
     config.beta_init = 1e-5
     config.beta_step = 4e-4
     config.log_std_init = -4.0
