@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.originals = 15
     config.plain_steps = 15000
     config.steps = 150000
-    config.refine_steps = 30
+    config.refine_steps = 15
     config.batch_size = 64
     config.learning_rate = 3e-3
     config.final_learning_rate = 1e-4

@@ -30,7 +30,8 @@ _SAME_PROGRAM = {
     "log_std_init": 0.0, "prior_scale_init": 1.0, "steps_per_call": 1, "checkpoint_every_s": 1.0,
     "report_test": False, "tensorboard": False, "embed_manifest": False,
     "data_shards": 0, "distorted_copies": 0, "originals": 1, "hold_out": True,
-    "distil": False, "start_from_plain": False, "plain_noise": 0.0, "plain_label_smoothing": 0.0, "refine_beta_step": 0.0,
+    "distil": False, "start_from_plain": False, "plain_noise": 0.0,
+    "plain_label_smoothing": 0.0, "refine_beta_step": 0.0,
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from mrc_jax.decode import coded_vector
 from mrc_jax.encode import select_wave_on
 from mrc_jax.errors import NumericsError
 from mrc_jax.feed import RunSteps
+from mrc_jax.gaussian import kl_nats, log_weight_variance_nats2
 from mrc_jax.index_room import IndexRoom
 from mrc_jax.mesh import everywhere
 from mrc_jax.objective import block_kl_nats, coded_blocks
@@ -83,7 +84,8 @@ def code_all(
     whole = everywhere(problem.mesh)
     code = jax.jit(partial(code_wave, problem), donate_argnums=1, out_shardings=whole)
     is_coded = np.array(coded_blocks(state.coded, problem.header.partition, arrays["order"]))
-    room = IndexRoom(problem.header, problem.budget_nats, problem.file_bytes)
+    room = IndexRoom(problem.header, problem.file_bytes)
+    left = jax.jit(partial(_log_weight_left, problem), out_shardings=whole)
     done, reach = int(np.sum(is_coded)), None
     if done == 0:
         state = freeze_scales(problem, state)
@@ -91,7 +93,8 @@ def code_all(
     for ids, kept in waves(problem, state, done):
         ids_in_use = ids[ids < blocks]
         if problem.recipe.selection == "ordered":
-            reach = room.reach(np.asarray(state.indices), is_coded, len(ids_in_use))
+            law = np.asarray(left(arrays, state)) / (blocks - done)
+            reach = room.reach(np.asarray(state.indices), is_coded, len(ids_in_use), *law.tolist())
         state, metrics = code(arrays, state, ids, kept, reach), {}
         del kept  # or two codebooks are held while the next is made
         is_coded[ids_in_use] = True
@@ -100,6 +103,17 @@ def code_all(
             state, metrics = run_steps(state, problem.recipe.refine_steps, True)
         report(problem, state, "code", done, blocks, metrics, on_call)
     return state
+
+
+def _log_weight_left(problem: Problem, arrays: Any, state: State) -> chex.Array:
+    """Sums over the entries not yet coded, float32[2]: the mean of log q / p under q in nats, which
+    is the divergence, and its variance.
+    """
+    params = problem.gaussian(state.params, arrays)
+    log_scale = log_prior_scale_of_entries(params, problem.posterior.sharing)
+    parameters = params["mean"], params["log_variance"], log_scale
+    both = jnp.stack([kl_nats(*parameters), log_weight_variance_nats2(*parameters)])
+    return jnp.sum(jnp.where(state.coded.is_coded, 0, both), axis=1)
 
 
 def code_wave(

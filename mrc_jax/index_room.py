@@ -18,19 +18,37 @@ _FIRST_BITS = 24  # of the low bits go into the coder's first state; room for th
 _CODER_BITS = 0.0057  # an index: log2(1 + 2**-8), the range coder's loss at most
 
 
-@functools.lru_cache(256)
-def _shares(kl_nats: float, size: int, reach: int) -> np.ndarray:
+@functools.lru_cache(1024)
+def _shares(kl_nats: float, variance_nats2: float, reach: int) -> np.ndarray:
     """How likely each bucket is for a position chosen among 2**reach, float64[reach + 1]."""
     kl_nats = min(max(kl_nats, 0.01), 150.0)
-    variance = codelength.likely_variance_nats2(kl_nats, size)
-    return codelength.ordered_bucket_probabilities(kl_nats, reach, variance)
+    return codelength.ordered_bucket_probabilities(kl_nats, reach, variance_nats2)
 
 
-@functools.lru_cache(256)
-def _costs(kl_nats: float, size: int, bits: int) -> np.ndarray:
-    """Bits of an index in each bucket, in the code planned for all: float64[bits + 1]."""
-    parameters = best_parameters(_shares(kl_nats, size, bits), bits)
-    return bucket_bits(*parameters, bits) + _CODER_BITS
+@functools.lru_cache(1024)
+def _costs(kl_nats: float, variance_nats2: float, bits: int, room_bits: float) -> np.ndarray:
+    """Bits of an index in each bucket, float64[bits + 1], in the code that suits the reach whose
+    mean is `room_bits`, or all of `bits` where that is less.
+    """
+    shares, mean = np.eye(1), 0.0
+    for reach in range(max(1, int(room_bits) - 2), bits + 1):
+        wider = _shares(kl_nats, variance_nats2, reach)
+        means = float(_padded(wider, bits) @ _fitted(_padded(wider, bits), bits))
+        if means > room_bits:  # as often as fits beside the reach before
+            t = (room_bits - mean) / (means - mean)
+            shares = (1 - t) * _padded(shares, bits) + t * _padded(wider, bits)
+            break
+        shares, mean = wider, means
+    return _fitted(_padded(shares, bits), bits) + _CODER_BITS
+
+
+def _fitted(shares: np.ndarray, bits: int) -> np.ndarray:
+    """Bits of an index in each bucket in the code that suits them."""
+    return bucket_bits(*best_parameters(shares, bits), bits)
+
+
+def _padded(shares: np.ndarray, bits: int) -> np.ndarray:
+    return np.pad(shares.ravel(), (0, bits + 1 - shares.size))
 
 
 def planned_index_bytes(header: Header, kl_nats: float) -> int:
@@ -40,35 +58,45 @@ def planned_index_bytes(header: Header, kl_nats: float) -> int:
       header: the file's.
       kl_nats: divergence that a block will have.
     """
-    fixed = index_codes.fixed_bytes(header.blocks, header.bits)
-    size = header.partition.block_size
-    mean = float(_shares(kl_nats, size, header.bits) @ _costs(kl_nats, size, header.bits))
+    bits, fixed = header.bits, index_codes.fixed_bytes(header.blocks, header.bits)
+    variance = codelength.likely_variance_nats2(kl_nats, header.partition.block_size)
+    mean = float(_shares(kl_nats, variance, bits) @ _costs(kl_nats, variance, bits, bits + 1.0))
     return min(fixed, int(np.ceil((_OVERHEAD_BITS + header.blocks * mean) / 8)))
 
 
 class IndexRoom:
     """Keeps the ordered indices of a file within its limit."""
 
-    def __init__(self, header: Header, kl_nats: float, file_bytes: int) -> None:
-        """Args: the file's plan, the divergence that a block has, the file's limit."""
-        self._header, self._kl = header, kl_nats
+    def __init__(self, header: Header, file_bytes: int) -> None:
+        """Args: the file's plan, its limit."""
+        self._header = header
         index_bytes = file_bytes - sum(parts(header, 0).values())
         self._bits = 8 * index_bytes - _OVERHEAD_BITS
-        self._is_needed = index_codes.fixed_bytes(header.blocks, header.bits) > index_bytes
+        self.is_needed = index_codes.fixed_bytes(header.blocks, header.bits) > index_bytes
 
-    def reach(self, indices: np.ndarray, is_coded: np.ndarray, wave: int) -> int:
+    def reach(
+        self,
+        indices: np.ndarray,
+        is_coded: np.ndarray,
+        wave: int,
+        kl_nats: float,
+        variance_nats2: float,
+    ) -> int:
         """log2 of the positions among which the next blocks may choose.
 
         Args:
           indices: uint32[blocks], those of coded blocks.
           is_coded: bool[blocks].
           wave: how many blocks come next.
+          kl_nats, variance_nats2: divergence of the blocks that are left, on average, and variance
+            of their log-weight. Plans have a guess of the second; where it is too large blocks
+            would look far at first and hardly at all at last.
         """
         header = self._header
-        if not self._is_needed:
+        if not self.is_needed:
             return header.bits
-        size = header.partition.block_size
-        costs = _costs(self._kl, size, header.bits)
+        law = round(4 * kl_nats) / 4, 2.0 ** (round(4 * np.log2(max(variance_nats2, 0.01))) / 4)
+        costs = _costs(*law, header.bits, self._bits / header.blocks)
         positions = index_codes.positions(indices, header.bits, header.seed)[is_coded]
         buckets = np.frexp(positions.astype(np.float64))[1]
         low_bits = np.sum(np.maximum(buckets - 1, 0))
@@ -76,7 +104,6 @@ class IndexRoom:
         left = header.blocks - int(np.sum(is_coded))
         for reach in range(header.bits, 0, -1):
             worst = wave * costs[reach] + (left - wave) * costs[0]
-            mean = float(_shares(self._kl, size, reach) @ costs[: reach + 1])
-            if worst <= room and left * mean <= room:
+            if worst <= room and left * float(_shares(*law, reach) @ costs[: reach + 1]) <= room:
                 return reach
         return 0

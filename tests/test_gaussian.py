@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from mrc_jax.gaussian import kl_nats, log_density
+from mrc_jax.gaussian import kl_nats, log_density, log_weight_variance_nats2
 
 finite = st.floats(-3, 3, width=32)
 
@@ -30,6 +30,20 @@ def test_kl_keeps_its_digits_where_the_posterior_is_nearly_the_prior():
         found = float(kl_nats(jnp.float32(0), jnp.float32(difference), jnp.float32(0)))
         assert found == pytest.approx(difference**2 / 4, rel=2e-2, abs=1e-10)
     assert float(kl_nats(jnp.float32(0), jnp.float32(-3), jnp.float32(-1.5))) == 0
+
+
+@settings(max_examples=40)
+@given(finite, st.floats(-8, 1, width=32), st.floats(-3, 1, width=32))
+def test_the_log_weights_variance_is_its_integral(mean, log_variance, log_scale):
+    q = stats.norm(mean, np.exp(0.5 * log_variance))
+    p = stats.norm(0, np.exp(log_scale))
+    w, weights = np.polynomial.hermite_e.hermegauss(20)  # exact for the squares of quadratics
+    w, weights = q.mean() + q.std() * w, weights / weights.sum()
+    log_weight = q.logpdf(w) - p.logpdf(w)
+    exact = weights @ np.square(log_weight - weights @ log_weight)
+    arguments = map(jnp.float32, (mean, log_variance, log_scale))
+    found = float(log_weight_variance_nats2(*arguments))
+    assert found == pytest.approx(exact, rel=1e-4, abs=1e-6)
 
 
 @given(finite, finite, st.floats(-8, 3, width=32))

@@ -45,12 +45,13 @@ def test_the_limit_holds_for_fifty_seeds(excess_nats):
         file_bytes, entries = int(random.integers(150, 400)), int(random.integers(1500, 6000))
         header, recipe = header_for(file_bytes, entries, seed)
         kl = budget.budget_nats(header, recipe)
-        room = IndexRoom(header, kl, file_bytes)
+        room = IndexRoom(header, file_bytes)
+        law = kl, codelength.likely_variance_nats2(kl, header.partition.block_size)
         indices = np.zeros(header.blocks, np.uint32)
         is_coded = np.zeros(header.blocks, bool)
         first = offsets(np.uint32(seed), np.arange(header.blocks, dtype=np.uint32), BITS)
         for block in random.permutation(header.blocks):
-            reach = room.reach(indices, is_coded, 1)
+            reach = room.reach(indices, is_coded, 1, *law)
             position = chosen_position(random, header.partition.block_size, kl + excess_nats, reach)
             assert position < 1 << reach
             indices[block] = (int(first[block]) + position) % (1 << BITS)
@@ -62,6 +63,29 @@ def test_the_limit_holds_for_fifty_seeds(excess_nats):
         filled.append(size / file_bytes)
     if excess_nats == 0:
         assert min(filled) > 0.94 and np.mean(filled) > 0.975, (min(filled), np.mean(filled))
+
+
+def test_where_the_plan_counted_on_too_much_all_blocks_look_nearly_as_far():
+    """Log-weights that hardly vary: positions are as good as uniform among those that may be
+    chosen, and no saving comes. The first and the last tenth of the blocks then reach as far, and
+    the file is filled.
+    """
+    header, _ = header_for(1000, 20_000, 1)
+    kl, variance, random = 10 * np.log(2), 0.05, np.random.default_rng(0)
+    room = IndexRoom(header, 1000)
+    assert room.is_needed
+    indices, is_coded = np.zeros(header.blocks, np.uint32), np.zeros(header.blocks, bool)
+    first = offsets(np.uint32(1), np.arange(header.blocks, dtype=np.uint32), BITS)
+    reaches = []
+    for block in random.permutation(header.blocks):
+        reaches.append(room.reach(indices, is_coded, 1, kl, variance))
+        indices[block] = (int(first[block]) + random.integers(1 << reaches[-1])) % (1 << BITS)
+        is_coded[block] = True
+    tenth = header.blocks // 10
+    assert abs(np.mean(reaches[:tenth]) - np.mean(reaches[-tenth:])) < 1.0
+    assert min(reaches[:-10]) >= 8
+    size = len(index_codes.pack(index_codes.ORDERED, indices, BITS, 1))
+    assert 980 <= sum(container.parts(header, size).values()) <= 1000
 
 
 def test_a_plan_for_ordered_indices_has_more_blocks():
