@@ -20,12 +20,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.scale_ranges = 8
     config.relative_means = True
     config.slack_nats = 1.4
-    config.selection = "ordered"
+    config.selection = "sample"
     config.distorted_copies = 15
     config.originals = 15
     config.plain_steps = 15000
     config.steps = 150000
-    config.refine_steps = 15
+    config.refine_steps = 20
     config.batch_size = 64
     config.learning_rate = 3e-3
     config.final_learning_rate = 1e-4

@@ -5,6 +5,8 @@ coder, rANS (Duda, "Asymmetric numeral systems", 2013), writes the buckets; the 
 below its highest are written as they are (docs/FORMAT.md, "Ordered indices").
 """
 
+import functools
+
 import numpy as np
 
 from mrc_jax.errors import FormatError
@@ -100,10 +102,16 @@ def bucket_bits(r: np.ndarray | int, s: np.ndarray | int, bits: int) -> np.ndarr
 
 def best_parameters(counts: np.ndarray, bits: int) -> tuple[int, int]:
     """The (r, s) with which so many positions in each bucket (any weights) take the fewest bits."""
-    every = np.arange(1 << 16)
-    costs = np.asarray(counts, np.float64) @ bucket_bits(every >> 8, every & 0xFF, bits)
+    costs = np.asarray(counts, np.float64) @ _bits_of_all(bits)
     best = int(np.argmin(np.round(costs, 3)))  # rounded, so that every machine sees the same ties
     return best >> 8, best & 0xFF
+
+
+@functools.lru_cache(1)
+def _bits_of_all(bits: int) -> np.ndarray:
+    """`bucket_bits` of every (r, s), float64[bits + 1, 2**16]."""
+    every = np.arange(1 << 16)
+    return bucket_bits(every >> 8, every & 0xFF, bits)
 
 
 def _pack_low_bits(positions: np.ndarray, buckets: np.ndarray) -> bytes:

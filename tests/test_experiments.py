@@ -11,6 +11,7 @@ import types
 
 import numpy as np
 import pytest
+from image_sets import write_idx
 from smoke_runs import COMMAND, FAST, ROOT, run
 
 from configs import digits, smoke
@@ -174,6 +175,22 @@ def test_evaluation_of_the_file_finds_the_reports_error(finished: pathlib.Path) 
     found = json.loads(done.stdout)
     assert found["error"] == report["validation_error"]
     assert found["weights_sha256"] == report["weights_sha256"]
+
+
+def test_where_nothing_is_held_out_no_validation_error_is_told(tmp_path: pathlib.Path) -> None:
+    write_idx(tmp_path / "data")
+    fields = ["--config.data=mnist", f"--config.data_dir={tmp_path / 'data'}"]
+    fields += ["--config.hold_out=false", "--config.report_test=true"]
+    fields += ["--config.originals=2", "--config.distorted_copies=1", "--config.beta_step=3e-2"]
+    done = run(f"--workdir={tmp_path / 'run'}", *fields)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    errors = {name for name in report if name.endswith("error")}
+    assert errors == {"test_error", "plain_test_error", "posterior_mean_test_error"}
+    command = [sys.executable, "-m", "experiments.evaluate", "--config=configs/smoke.py", *fields]
+    command += [f"--file={tmp_path / 'run' / 'model.mrc'}", "--split=validation"]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert refused.returncode == 2 and "hold_out" in refused.stderr.splitlines()[-1]
 
 
 def test_encoding_a_checkpoint_without_data_gives_a_file_of_the_planned_size(
