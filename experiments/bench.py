@@ -65,6 +65,8 @@ class Bench:
                 "method and its settings; see configs/compare/"
             ) from None
         self.runs = [_ROOT / folder for folder in config.get("runs", ())]
+        if not self.base.hold_out:
+            raise UsageError("hold_out = False: methods are compared by validation errors")
         if len({member.folder for member in self.members}) < len(self.members):
             raise UsageError("two members have the same method and settings")
 
@@ -84,8 +86,6 @@ class Bench:
             todo = [member for member in todo if is_new_run or member.report is not None]
             if not todo:
                 return
-            if not self.base.hold_out:
-                raise UsageError("hold_out = False: methods are compared by validation errors")
             dataset = load(self.base.data, self.base.data_dir)
             with opened(self.base, self.workdir / "plain") as job:
                 inputs, labels = job.data()

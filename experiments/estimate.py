@@ -132,8 +132,12 @@ def _plan(config: Config) -> Plan:
     header = budget.plan(manifest, config.file_bytes, config.recipe(), seed=0)
     waves = -(-header.blocks // config.wave_blocks)
     steps = config.plain_steps + config.steps + (waves - 1) * config.refine_steps
-    if config.distil:  # a third of a step's work for each example
+    if (
+        config.distil
+    ):  # a third of a step's work for each example that the plain network is asked of
         examples = (config.originals + config.distorted_copies) * len(dataset.train.labels)
+        if config.augment != "none":  # in every step of the posterior
+            examples = (steps - config.plain_steps) * config.batch_size
         steps += examples // (3 * config.batch_size)
     return Plan(header, budget.planned_bytes(header, config.recipe()), steps, waves)
 

@@ -30,16 +30,16 @@ def _costs(kl_nats: float, variance_nats2: float, bits: int, room_bits: float) -
     """Bits of an index in each bucket, float64[bits + 1], in the code that suits the reach whose
     mean is `room_bits`, or all of `bits` where that is less.
     """
-    shares, mean = np.eye(1), 0.0
+    shares, mean = np.eye(1, bits + 1)[0], 0.0
     for reach in range(max(1, int(room_bits) - 2), bits + 1):
-        wider = _shares(kl_nats, variance_nats2, reach)
-        means = float(_padded(wider, bits) @ _fitted(_padded(wider, bits), bits))
-        if means > room_bits:  # as often as fits beside the reach before
-            t = (room_bits - mean) / (means - mean)
-            shares = (1 - t) * _padded(shares, bits) + t * _padded(wider, bits)
+        wider = np.pad(_shares(kl_nats, variance_nats2, reach), (0, bits - reach))
+        more = float(wider @ _fitted(wider, bits))
+        if more > room_bits:  # as often as fits beside the reach before
+            t = (room_bits - mean) / (more - mean)
+            shares = (1 - t) * shares + t * wider
             break
-        shares, mean = wider, means
-    return _fitted(_padded(shares, bits), bits) + _CODER_BITS
+        shares, mean = wider, more
+    return _fitted(shares, bits) + _CODER_BITS
 
 
 def _fitted(shares: np.ndarray, bits: int) -> np.ndarray:
@@ -47,8 +47,11 @@ def _fitted(shares: np.ndarray, bits: int) -> np.ndarray:
     return bucket_bits(*best_parameters(shares, bits), bits)
 
 
-def _padded(shares: np.ndarray, bits: int) -> np.ndarray:
-    return np.pad(shares.ravel(), (0, bits + 1 - shares.size))
+@functools.lru_cache(256)
+def _planned_bits(kl_nats: float, size: int, bits: int) -> float:
+    """Mean bits of an index by the guess that plans have of the log-weight's variance."""
+    shares = _shares(kl_nats, codelength.likely_variance_nats2(kl_nats, size), bits)
+    return float(shares @ (_fitted(shares, bits) + _CODER_BITS))
 
 
 def planned_index_bytes(header: Header, kl_nats: float) -> int:
@@ -58,9 +61,8 @@ def planned_index_bytes(header: Header, kl_nats: float) -> int:
       header: the file's.
       kl_nats: divergence that a block will have.
     """
-    bits, fixed = header.bits, index_codes.fixed_bytes(header.blocks, header.bits)
-    variance = codelength.likely_variance_nats2(kl_nats, header.partition.block_size)
-    mean = float(_shares(kl_nats, variance, bits) @ _costs(kl_nats, variance, bits, bits + 1.0))
+    fixed = index_codes.fixed_bytes(header.blocks, header.bits)
+    mean = _planned_bits(kl_nats, header.partition.block_size, header.bits)
     return min(fixed, int(np.ceil((_OVERHEAD_BITS + header.blocks * mean) / 8)))
 
 

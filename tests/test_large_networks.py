@@ -85,10 +85,8 @@ def test_images_of_another_size_are_refused(model: str) -> None:
 
 
 def test_plain_training_moves_the_statistics_and_adam_has_no_part_of_them() -> None:
-    config, dataset = (
-        config_of("resnet20", width=1, batch_size=4, plain_optimizer="adam"),
-        random_images(),
-    )
+    config = config_of("resnet20", width=1, batch_size=4, plain_optimizer="adam")
+    dataset = random_images()
     net = networks.network(config, dataset)
     start = networks.initial_weights(networks.plain_network(net), dataset, 0)
     state = plain_training.start(start, config)
@@ -109,7 +107,7 @@ def test_weights_decay_by_the_rate_times_the_decay_beside_adam_s_step() -> None:
     """Loshchilov and Hutter (2019), algorithm 2: the first step's rate is the whole rate."""
     data = random_images()
     fields = {"model": "mlp", "hidden": (4,), "augment": "none", "width": 0}
-    fields["plain_optimizer"] = "adam"
+    fields |= {"plain_optimizer": "adam"}
     plain = config_of("resnet20", plain_learning_rate=0.01, plain_weight_decay=0.0, **fields)
     net = networks.network(plain, data)
     start = networks.initial_weights(net, data, 0)
