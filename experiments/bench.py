@@ -65,8 +65,7 @@ class Bench:
                 "method and its settings; see configs/compare/"
             ) from None
         self.runs = [_ROOT / folder for folder in config.get("runs", ())]
-        if not self.base.hold_out:
-            raise UsageError("hold_out = False: methods are compared by validation errors")
+        self.base.check_held_out()
         if len({member.folder for member in self.members}) < len(self.members):
             raise UsageError("two members have the same method and settings")
 

@@ -91,6 +91,7 @@ def main(argv: list[str]) -> None:
     for seed in range(0 if given.table else given.seeds):
         config.seed = seed
         base = dataclasses.replace(Config.from_config_dict(config), factored=False)
+        base.check_held_out()
         with opened(base, workdir / f"seed{seed}" / "plain") as job:
             data = job.data()
             job.bar.close()

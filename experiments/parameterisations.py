@@ -61,6 +61,7 @@ def finished(folder: pathlib.Path, data_dir: str = "") -> Finished:
         for name in ("done", "loss", "kl_nats")
     ]
     config = Config.from_config_dict(ConfigDict({**report["config"], "data_dir": data_dir}))
+    config.check_held_out()
     dataset = load(config.data, config.data_dir)
     net = networks.network(config, dataset)
     like = jax.eval_shape(lambda: networks.initial_weights(net, dataset, 0))

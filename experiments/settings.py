@@ -205,6 +205,11 @@ class Config:
                 raise UsageError(f"the config has no field {field.name!r}; give it")
         return cls(**values)
 
+    def check_held_out(self) -> None:
+        """For what compares validation errors. Raises UsageError where none are kept apart."""
+        if not self.hold_out:
+            raise UsageError("hold_out = False: this compares validation errors; leave it True")
+
     def recipe(self) -> Recipe:
         """The library's share of the config."""
         names = {field.name for field in dataclasses.fields(Recipe)}

@@ -101,6 +101,16 @@ def test_a_test_error_that_was_not_read_is_read_from_the_file(
     assert capsys.readouterr().out == ""
 
 
+def test_a_comparison_without_held_out_images_is_refused_before_anything_is_read(
+    tmp_path: pathlib.Path,
+) -> None:
+    asked = config()
+    asked.base.update({"data": "mnist", "hold_out": False})
+    with pytest.raises(UsageError, match="hold_out = False"):
+        Bench(asked, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_finished_runs_of_miracle_and_other_systems_are_in_the_table(
     tmp_path: pathlib.Path,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from experiments.data import load
 from experiments.run import Run, compress
 from experiments.settings import Config
 from mrc_jax.checkpoint import encode
+from mrc_jax.errors import UsageError
 
 
 def mean_kl_config() -> Config:
@@ -66,6 +68,17 @@ def test_runs_are_compared_by_their_logs_and_their_decoded_weights(
     assert len({row.count("|") for row in rows}) == 1
     parameterisations.draw([[one, one]], tmp_path / "out.png")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_held_nothing_out_is_not_compared(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    report["config"].update(data="mnist", hold_out=False)
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    shutil.copy(finished / "metrics.jsonl", tmp_path)
+    with pytest.raises(UsageError, match="hold_out = False"):
+        parameterisations.finished(tmp_path)
 
 
 def test_the_smallest_weights_of_all_are_zeroed() -> None:

@@ -36,7 +36,7 @@ def test_every_config_file_is_valid(name: str) -> None:
 @pytest.mark.parametrize("size", sorted(path.parent.name for path in CIFAR10.glob("*/report.json")))
 def test_the_configs_of_cifar10_are_those_of_the_committed_files(size: str) -> None:
     """But for what says how a run is watched."""
-    model, file_bytes = size.split("_")
+    model, file_bytes = size.rsplit("_", 1)
     found = importlib.import_module(f"configs.cifar10_{model}").get_config(file_bytes)
     ours = json.loads((CIFAR10 / size / "report.json").read_text())["config"]
     ours = Config.with_defaults(ours)
@@ -45,6 +45,12 @@ def test_the_configs_of_cifar10_are_those_of_the_committed_files(size: str) -> N
     own = CIFAR10 / f"plain_{size}.json"  # where a size has a plain network of its own
     plain = json.loads((own if own.exists() else CIFAR10 / f"plain_{model}.json").read_text())
     assert plain["steps"] == found.plain_steps
+
+
+def test_what_compares_validation_errors_refuses_a_config_without() -> None:
+    made(data="mnist").check_held_out()
+    with pytest.raises(UsageError, match="hold_out = False"):
+        made(data="mnist", hold_out=False).check_held_out()
 
 
 def test_the_default_config_names_every_field() -> None:
