@@ -33,8 +33,8 @@ def crop_flip(images: chex.Array, key: chex.PRNGKey) -> chex.Array:
     columns = place[1] + jnp.where(mirrored, width - 1 - columns, columns)  # [batch, W]
     rows = place[0] + rows  # [batch, H]
     edges = ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0))
-    number = jnp.arange(batch)[:, None, None]
-    return jnp.pad(images, edges)[number, rows[:, :, None], columns[:, None, :]]
+    cut = jax.vmap(lambda image, rows, columns: image[rows[:, None], columns])
+    return cut(jnp.pad(images, edges), rows, columns)
 
 
 def crop_flip_cutout(images: chex.Array, key: chex.PRNGKey) -> chex.Array:

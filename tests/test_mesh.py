@@ -11,20 +11,18 @@ import sys
 import jax
 import numpy as np
 import pytest
-from fresh_process import output_of
+from fresh_process import QUICK, output_of
 
 from mrc_jax import mesh
 from mrc_jax.errors import UsageError
 
 ROOT = pathlib.Path(__file__).parents[1]
-# compiled in half the time, and the same in each process
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def started(folder: pathlib.Path, devices: int, meshes: list[str], **more: str) -> subprocess.Popen:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **more}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment["PYTHONPATH"]])
-    environment["XLA_FLAGS"] = f"{FLAGS} --xla_force_host_platform_device_count={devices}"
+    environment["XLA_FLAGS"] = f"{QUICK} --xla_force_host_platform_device_count={devices}"
     command = [sys.executable, str(ROOT / "tests" / "mesh_runs.py"), str(folder), *meshes]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -112,6 +110,75 @@ def test_eight_devices_choose_what_one_does_and_take_less_memory_each() -> None:
     assert one[0] == two[0] == eight[0]
     assert [x[2] for x in (one, two, eight)] == [WAVE, WAVE // 2, WAVE // 8]
     assert two[1] < 0.7 * one[1] and eight[1] < 0.5 * two[1]
+
+
+DIVIDED = """
+import sys
+sys.path.insert(0, "tests")
+import json
+from test_mesh import far_from_convolution, work
+print(json.dumps([work("data=2"), far_from_convolution()]))
+"""
+
+
+def work(text):
+    """Of two steps of ResNet-20's plain and variational training, on images moved at random: the
+    share of all operations that a device does, and what it is sent beside sums.
+    """
+    import re
+    from functools import partial
+
+    from test_large_networks import config_of, random_images
+
+    from experiments import networks, plain_training
+    from experiments.augment import augment_of
+    from mrc_jax import api, train
+
+    fields = {"width": 4, "plain_batch_size": 8, "batch_size": 8, "file_bytes": 400, "bits": 8}
+    config, dataset = config_of("resnet20", mesh=text, **fields), random_images(16)
+    net, devices = networks.network(config, dataset), mesh.make_mesh(text)
+    start = networks.initial_weights(networks.plain_network(net), dataset, 0)
+    plain, data = plain_training.program(net, dataset.train, config)
+    start = plain_training.start(start, config)
+    lowered = [plain.lower(start, data, np.arange(2, dtype=np.int32))]
+    start, key = networks.initial_weights(net, dataset, 0), jax.random.key(0)
+    moves = {"augment": augment_of(config.augment), "mesh": devices}
+    problem, arrays, state = api.prepare(
+        net, start, networks.loss, config.file_bytes, key, config.recipe(), **moves
+    )
+    steps = jax.jit(partial(train.train_on_arrays, problem, steps=2))
+    lowered.append(steps.lower(arrays, state, data))
+    compiled = [program.compile() for program in lowered]
+    sent = r" (all-gather|all-to-all|collective-permute)\("
+    shares = [
+        part.cost_analysis()["flops"] / whole.cost_analysis()["flops"]
+        for part, whole in zip(compiled, lowered, strict=True)
+    ]
+    return shares, [re.findall(sent, x.as_text()) for x in compiled]
+
+
+def far_from_convolution():
+    """How far a convolution by parts is from XLA's, of eight devices and 12 or 5 images."""
+    from mrc_jax.models.convolution import _convolve, _shift_and_multiply
+
+    random, furthest = np.random.default_rng(0), 0.0
+    for batch, stride, padding in ((12, 1, 0), (12, 2, 1), (5, 1, 1)):
+        images = random.normal(size=(3, 9, 8, batch)).astype(np.float32)
+        kernel = random.normal(size=(3, 2, 3, 4)).astype(np.float32)
+        found = _shift_and_multiply(images, kernel, stride, padding)
+        wanted = _convolve(images, kernel, stride, padding)
+        assert found.shape == wanted.shape
+        furthest = max(furthest, float(np.max(np.abs(found - wanted))))
+    return furthest
+
+
+def test_layers_and_moved_images_are_divided_with_the_batch() -> None:
+    """What belongs to weights (noise, KL, Adam) every device does; the rest is halved, and only
+    sums are sent.
+    """
+    ((plain, variational), sent), furthest = json.loads(output_of(DIVIDED, "eight_devices_quick"))
+    assert sent == [[], []] and furthest < 1e-5
+    assert 0.4 < plain < 0.6 and 0.4 < variational < 0.8
 
 
 TOGETHER = """

@@ -7,6 +7,7 @@ kernels are too: twelve LeNet-5 trained together took 0.89 ms a step on an H100 
 backend's convolution, which is used elsewhere.
 """
 
+import math
 from functools import partial
 
 import chex
@@ -51,14 +52,27 @@ def _shift_and_multiply(
     height, width, channels, out = kernel.shape
     if padding:
         images = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    rows = (images.shape[1] - height) // stride + 1
-    columns = (images.shape[2] - width) // stride + 1
+    images = _in_parts(images)
+    rows = (images.shape[2] - height) // stride + 1
+    columns = (images.shape[3] - width) // stride + 1
     down, right = stride * (rows - 1) + 1, stride * (columns - 1) + 1
-    shifted = jnp.stack([images[:, :, j : j + right : stride] for j in range(width)])
-    shifted = jnp.stack([shifted[:, :, i : i + down : stride] for i in range(height)])
-    patches = shifted.reshape(height * width * channels, rows * columns * images.shape[3])
+    shifted = jnp.stack([images[:, :, :, j : j + right : stride] for j in range(width)])
+    shifted = jnp.stack([shifted[:, :, :, i : i + down : stride] for i in range(height)])
+    parts, _, _, batch = images.shape[1:]
+    patches = shifted.reshape(height * width * channels, parts * rows * columns * batch)
     product = kernel.reshape(-1, out).T @ patches
-    return product.reshape(out, rows, columns, images.shape[3])
+    product = jnp.moveaxis(product.reshape(out, parts, rows, columns, batch), 1, 3)
+    return product.reshape(out, rows, columns, parts * batch)
+
+
+def _in_parts(images: chex.Array) -> chex.Array:
+    """Images [parts, H, W, batch / parts] of each channel, as many parts as there are devices.
+
+    Where a mesh divides the batch, the places of a product's columns can be divided like it only if
+    the devices' share comes first; with the batch last every device would work on all of it.
+    """
+    parts = math.gcd(images.shape[3], jax.device_count())
+    return jnp.moveaxis(images.reshape(*images.shape[:3], parts, -1), 3, 1)
 
 
 def max_pool(images: chex.Array) -> chex.Array:
