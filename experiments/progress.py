@@ -27,7 +27,8 @@ class Bar:
     def __init__(self) -> None:
         self._bar: tqdm | None = None
         self._phase = ""
-        self._first = self._at_first = self._told = 0.0
+        self._began: tuple[float, int] | None = None  # when a phase's lines did, and what was done
+        self._told = 0.0
 
     def update(self, phase: str, unit: str, done: int, total: int, text: str = "") -> None:
         """Moves to `done` of `total` units of a phase; `text` stands at the end of the bar."""
@@ -49,17 +50,18 @@ class Bar:
 
     def _tell(self, phase: str, unit: str, done: int, total: int, text: str) -> None:
         now = time.monotonic()
-        if not self._first:
-            self._first, self._at_first, self._told = now, done, now
-            print(f"{phase}: {total} {unit}", file=sys.stderr, flush=True)
-        elif now - self._told >= EVERY_S and done > self._at_first:
-            left = (now - self._first) / (done - self._at_first) * (total - done)
+        if self._began is None:
+            self._began, line = (now, done), f"{phase}: {total} {unit}"
+        elif now - self._told >= EVERY_S and done > self._began[1]:
+            left = (now - self._began[0]) / (done - self._began[1]) * (total - done)
             line = f"{phase}: {done} of {total} {unit}, {duration(left)} left; {text}"
-            print(line, file=sys.stderr, flush=True)
-            self._told = now
+        else:
+            return
+        print(line, file=sys.stderr, flush=True)
+        self._told = now
 
     def close(self) -> None:
         """Leaves the bar of the last phase standing."""
         if self._bar is not None:
             self._bar.close()
-        self._bar, self._first = None, 0.0
+        self._bar = self._began = None

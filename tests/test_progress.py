@@ -8,16 +8,22 @@ import pytest
 from experiments import progress
 
 
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that a test sets, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
 class _Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
 
 def test_a_log_has_a_line_every_minute_with_the_time_left(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    now: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     bar = progress.Bar()
     for done in range(100, 600, 100):  # a call every 25 seconds: 4 steps a second
         bar.update("train", "steps", done, 1500, f"loss {done / 1000}")
@@ -32,10 +38,8 @@ def test_a_log_has_a_line_every_minute_with_the_time_left(
 
 
 def test_what_an_earlier_process_did_does_not_count_in_the_time_left(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    now: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = [5.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     bar = progress.Bar()
     bar.update("code", "blocks", 900, 1000, "")
     now[0] += 80

@@ -36,7 +36,7 @@ def test_every_config_file_is_valid(name: str) -> None:
 @pytest.mark.parametrize("size", sorted(path.parent.name for path in CIFAR10.glob("*/report.json")))
 def test_the_configs_of_cifar10_are_those_of_the_committed_files(size: str) -> None:
     """But for what says how a run is watched."""
-    model, file_bytes = size.rsplit("_", 1)
+    model, file_bytes = size.split("_")
     found = importlib.import_module(f"configs.cifar10_{model}").get_config(file_bytes)
     ours = json.loads((CIFAR10 / size / "report.json").read_text())["config"]
     ours = Config.with_defaults(ours)
