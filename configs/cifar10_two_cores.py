@@ -18,5 +18,6 @@ def get_config(file_bytes: str = "32000") -> ml_collections.ConfigDict:
     config.steps = 2500
     config.refine_steps = 100
     config.wave_blocks = config.codebook_blocks // 2
+    config.batch_parts = 16
     config.steps_per_call = 50
     return config

@@ -14,8 +14,8 @@ from experiments.networks import loss
 from mrc_jax.compress import Progress, code_all, train_to_budget
 from mrc_jax.feed import steps_on
 from mrc_jax.models.mlp import Mlp
+from mrc_jax.problem import Problem, State
 from mrc_jax.sharing import expand
-from mrc_jax.train import Problem, State
 
 KEY = jax.random.key(1)  # of training, of coding and, through it, of the file's seed
 

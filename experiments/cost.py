@@ -14,7 +14,7 @@ from experiments.progress import duration
 from mrc_jax.container import Header
 from mrc_jax.manifest import Manifest
 from mrc_jax.mesh import axes_but, devices_of
-from mrc_jax.train import Problem
+from mrc_jax.problem import Problem
 
 PROCESS = 388 << 20  # of Python with JAX and its compiler at work
 DECODER = 192 << 20  # of Python with what the measurement imports; NumPy alone takes less

@@ -20,7 +20,7 @@ from mrc_jax.models.lenet5 import FACTORS, LeNet5
 from mrc_jax.models.mlp import Mlp
 from mrc_jax.models.resnet20 import ResNet20
 from mrc_jax.models.vgg16 import Vgg16
-from mrc_jax.train import Problem
+from mrc_jax.problem import Problem
 
 _EVALUATION_BATCH = 500
 

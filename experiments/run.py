@@ -23,9 +23,9 @@ from mrc_jax.compress import Progress, code_all, kl_of_blocks, train_to_budget
 from mrc_jax.feed import steps_on
 from mrc_jax.mesh import Placed, local, make_mesh, own_shards, replicated
 from mrc_jax.posterior import scaled_start
+from mrc_jax.problem import Problem, State
 from mrc_jax.recode import recode_all
 from mrc_jax.sharing import tree_of
-from mrc_jax.train import Problem, State
 
 
 class Run:

@@ -105,6 +105,7 @@ class Config:
     recode_sweeps: int = 0
     recode_examples: int = 1000
     batch_size: int = 128
+    batch_parts: int = 1
     learning_rate: float = 1e-3
     final_learning_rate: float = 3e-4
     refine_learning_rate: float = 3e-4

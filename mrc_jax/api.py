@@ -16,10 +16,10 @@ from mrc_jax.errors import UsageError
 from mrc_jax.feed import steps_on
 from mrc_jax.mesh import local, replicated
 from mrc_jax.posterior import Posterior, init_variables
+from mrc_jax.problem import Augment, Loss, Problem, State, init_state
 from mrc_jax.recipe import Recipe
 from mrc_jax.recode import recode_all
 from mrc_jax.sharing import make_sharing
-from mrc_jax.train import Augment, Loss, Problem, State, init_state
 
 
 class Compressed(NamedTuple):

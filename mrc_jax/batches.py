@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrc_jax import mesh
+from mrc_jax.errors import UsageError
 from mrc_jax.recipe import Recipe
 from mrc_jax.shared_random import Stream, permute
 
@@ -40,6 +41,23 @@ def drawn(
     if devices is None:
         return batch
     return jax.lax.with_sharding_constraint(batch, mesh.spread(devices, mesh.axes_but(devices)))
+
+
+def in_parts(examples: chex.Array, parts: int, shards: int) -> chex.Array:
+    """A batch [batch, ...] in equal parts [parts, batch / parts, ...], each with as many examples
+    of every shard, so that the devices which share the batch share every part.
+
+    Raises:
+      UsageError: the batch cannot be divided so.
+    """
+    size, *rest = examples.shape
+    if size % (shards * parts):
+        raise UsageError(
+            f"batch_parts = {parts}: a batch of {size} examples cannot be divided into "
+            f"{parts} x {shards} (parts x shards of the data)"
+        )
+    by_shard = examples.reshape(shards, parts, -1, *rest)
+    return jnp.moveaxis(by_shard, 1, 0).reshape(parts, -1, *rest)
 
 
 def _rows(batch_size: int, examples: int, step: chex.Array, seed: chex.Array) -> chex.Array:

@@ -27,8 +27,8 @@ from mrc_jax.files import unwritable
 from mrc_jax.manifest import parse
 from mrc_jax.objective import slot_order
 from mrc_jax.posterior import prior_scale
+from mrc_jax.problem import Problem
 from mrc_jax.sharing import Sharing
-from mrc_jax.train import Problem
 
 
 @contextlib.contextmanager

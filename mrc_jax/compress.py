@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrc_jax import candidates, train
+from mrc_jax import candidates
 from mrc_jax.blocks import lanes_in_use, slots_of_blocks
 from mrc_jax.coded_file import container_of, shortest
 from mrc_jax.decode import coded_vector
@@ -25,7 +25,7 @@ from mrc_jax.index_room import IndexRoom
 from mrc_jax.mesh import everywhere
 from mrc_jax.objective import block_kl_nats, coded_blocks
 from mrc_jax.posterior import Coded, log_prior_scale_of_entries, prior_scale, round_scale
-from mrc_jax.train import Problem, State
+from mrc_jax.problem import Problem, State, private_key
 from mrc_jax.waves import waves
 
 OVER_BUDGET = (
@@ -142,7 +142,7 @@ def code_wave(
     entry = jnp.take(arrays["order"]["entry"], slot, mode="clip")
     mean, log_variance, scale = (x[entry] for x in (params["mean"], params["log_variance"], scale))
     in_use = lanes_in_use(partition, blocks)
-    key = jax.random.fold_in(train.private_key(state), 0xFFFFFFFF)
+    key = jax.random.fold_in(private_key(state), 0xFFFFFFFF)
     index = select_wave_on(
         problem.mesh,
         key,

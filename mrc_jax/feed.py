@@ -22,7 +22,7 @@ from mrc_jax.mesh import (
     replicated,
     spread,
 )
-from mrc_jax.train import Problem, State
+from mrc_jax.problem import Problem, State
 
 RunSteps = Callable[[State, int, bool], tuple[State, dict[str, chex.Array]]]
 

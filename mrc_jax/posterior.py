@@ -83,9 +83,7 @@ class Posterior(nn.Module):
         if self.is_initializing():
             self._create(net, args, kwargs)
         get = self.get_variable
-        parameters = {n: get("params", n) for n in ("mean", "log_variance", "log_prior_scale")}
-        key = self.make_rng("posterior") if sample else None
-        entries = sample_entries(parameters, key, coded)
+        entries = self.sampled(coded) if sample else sample_entries(self._parameters(), None, coded)
         uncoded = [get("uncoded", t.path) for t in self.sharing.manifest.tensors if not t.factor]
         index_arrays = self.variables.get("sharing", {})
         tree = sharing_lib.expand(self.sharing, index_arrays, entries, uncoded)
@@ -100,6 +98,14 @@ class Posterior(nn.Module):
         if not self.is_initializing():  # as batch norm itself has it: a start is no step
             self._store_uncoded({**tree, **updated})
         return out
+
+    def sampled(self, coded: Coded | None = None) -> chex.Array:
+        """The entries that `__call__` samples, float32[entries]."""
+        return sample_entries(self._parameters(), self.make_rng("posterior"), coded)
+
+    def _parameters(self) -> Parameters:
+        names = ("mean", "log_variance", "log_prior_scale")
+        return {name: self.get_variable("params", name) for name in names}
 
     def _create(self, net: Any, args: Any, kwargs: Any) -> None:
         if not isinstance(net, nn.Module):

@@ -41,6 +41,8 @@ class Recipe:
         is no sample of the posterior.
       recode_examples: of which the curvature of the loss is taken for it.
       batch_size: examples of a step.
+      batch_parts: parts of a batch whose gradients are taken one after another and added, so that
+        the layers hold one at a time. Batch statistics, where a network has them, are of a part.
       data_shards: parts of the data, each of which gives an equal share of every batch; the devices
         that divide the batches divide it. The batches depend on it, not on the devices.
       learning_rate, final_learning_rate: Adam's, at the start and, by a cosine, after `steps`.
@@ -72,6 +74,7 @@ class Recipe:
     recode_sweeps: int = 0
     recode_examples: int = 1000
     batch_size: int = 128
+    batch_parts: int = 1
     data_shards: int = 1
     learning_rate: float = 1e-3
     final_learning_rate: float = 3e-4
@@ -88,15 +91,16 @@ class Recipe:
         at_least = {
             "bits": 0, "block_size": 0, "codebook_blocks": 1, "scale_ranges": 1, "steps": 1,
             "refine_steps": 0, "wave_blocks": 1, "recode_sweeps": 0, "recode_examples": 1,
-            "batch_size": 1, "steps_per_call": 1, "codebook_bytes": 0, "data_shards": 1,
+            "batch_size": 1, "batch_parts": 1, "data_shards": 1, "steps_per_call": 1,
+            "codebook_bytes": 0,
         }  # fmt: skip
         for name, minimum in at_least.items():
             if getattr(self, name) < minimum:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be at least {minimum}")
-        if self.batch_size % self.data_shards:
+        if self.batch_size % (self.data_shards * self.batch_parts):
             raise UsageError(
                 f"batch_size = {self.batch_size}: must be a multiple of the {self.data_shards} "
-                "shards of the data"
+                f"shards of the data times batch_parts = {self.batch_parts}"
             )
         if self.bits > 30:
             raise UsageError(f"bits = {self.bits}: an index has at most 30 bits")

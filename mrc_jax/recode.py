@@ -20,15 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mrc_jax import candidates, kernels, train
+from mrc_jax import candidates, kernels
 from mrc_jax.blocks import lanes_in_use, slots_of_blocks
 from mrc_jax.compress import OnCall, report
 from mrc_jax.curvature import curvature_factors, loss_of, value_and_gradient
 from mrc_jax.errors import UsageError
 from mrc_jax.mesh import Placed
 from mrc_jax.posterior import log_prior_scale_of_entries, round_scale
+from mrc_jax.problem import Problem, State, private_key
 from mrc_jax.shared_random import offsets
-from mrc_jax.train import Problem, State
 
 _ROUNDS = 24  # of a sweep
 _EXAMPLES = 1 << 18  # on which the loss and its gradient are computed, at most
@@ -91,7 +91,7 @@ def recode_all(
     spread = np.linspace(0, size, min(size, _EXAMPLES), endpoint=False).astype(np.int64)
     data = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[spread]), data)
     program = jax.jit(partial(recode_round, problem), donate_argnums=1)
-    key = jax.random.fold_in(train.private_key(state), _KEY)
+    key = jax.random.fold_in(private_key(state), _KEY)
     while done < total:
         sweep, place = divmod(done, blocks)
         order = np.asarray(jax.random.permutation(jax.random.fold_in(key, sweep), blocks))

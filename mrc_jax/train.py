@@ -3,7 +3,6 @@ variational updates).
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, cast
 
 import chex
@@ -12,129 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mrc_jax import batches, mean_kl
+from mrc_jax import batches
 from mrc_jax.blocks import Partition
-from mrc_jax.budget import budget_nats, update_betas
-from mrc_jax.container import Header
-from mrc_jax.objective import block_kl_nats, coded_blocks, penalty_nats, slot_order
-from mrc_jax.posterior import Coded, Parameters, Posterior, log_prior_scale_of_entries
-from mrc_jax.recipe import Recipe
+from mrc_jax.budget import update_betas
+from mrc_jax.objective import block_kl_nats, coded_blocks, penalty_nats
+from mrc_jax.posterior import log_prior_scale_of_entries
+from mrc_jax.problem import Problem, State, adam, private_key
 
-Loss = Callable[[Any, Any], chex.Array]  # (outputs, targets) -> nats, a mean or one per example
-Augment = Callable[[Any, chex.PRNGKey], Any]  # (inputs of a batch, key) -> inputs
-Teacher = Callable[[Any, Any], Any]  # (weights, inputs) -> targets
 _AUGMENT = 0x41554700  # of a step's key, beside the two that the posterior and dropout have
-
-
-@chex.dataclass(frozen=True)
-class State:
-    """All that training and coding change; a pytree.
-
-    Attributes:
-      step: int32, training steps done.
-      key: raw private key data, uint32[...].
-      params: what is trained; `Problem.gaussian` makes the posterior's of them.
-      uncoded: the posterior's 'uncoded' collection.
-      opt_state: of Adam.
-      betas: float32[blocks].
-      coded: the entries coded so far.
-      indices: uint32[blocks], chosen so far.
-    """
-
-    step: chex.Array
-    key: chex.Array
-    params: Any
-    uncoded: Any
-    opt_state: Any
-    betas: chex.Array
-    coded: Coded
-    indices: chex.Array
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """What training does not change.
-
-    Attributes:
-      posterior: the module.
-      loss: of (outputs, targets).
-      header: the plan of the file.
-      recipe: the settings.
-      file_bytes: the limit of the whole file's size.
-      net_kwargs: keyword arguments of the network in training, as a tuple of pairs.
-      augment: changes the inputs of each batch at random, by a key of the step's own, so that a
-        run that is resumed sees the same; None leaves them as they are.
-      mesh: the devices that share the work, see `mesh.axes_of`; None: one.
-      teacher: of (arrays["teacher"], inputs of a batch as augment changed them): the targets, in
-        place of the batch's own; None: those.
-    """
-
-    posterior: Posterior
-    loss: Loss
-    header: Header
-    recipe: Recipe
-    file_bytes: int
-    net_kwargs: tuple[tuple[str, Any], ...] = ()
-    augment: Augment | None = None
-    mesh: jax.sharding.Mesh | None = None
-    teacher: Teacher | None = None
-
-    @property
-    def budget_nats(self) -> float:
-        """KL target of a block."""
-        return budget_nats(self.header, self.recipe)
-
-    @property
-    def optimizer(self) -> optax.GradientTransformation:
-        """Adam, its rate falling by a cosine until the first block is coded, then constant."""
-        recipe = self.recipe
-        return _adam(recipe.learning_rate, recipe.final_learning_rate, recipe)
-
-    def gaussian(self, params: Any, arrays: Any) -> Parameters:
-        """The posterior's mean, log_variance and log_prior_scale that trained parameters stand for.
-
-        Args:
-          params: of `State`.
-          arrays: of `index_arrays`.
-        """
-        if self.recipe.parameterisation == "mean_variance":
-            return params
-        sharing, partition = self.posterior.sharing, self.header.partition
-        return mean_kl.gaussian(params, sharing, partition, arrays["order"], self.budget_nats)
-
-    def index_arrays(self, sharing: Any) -> dict[str, Any]:
-        """The constant arrays that the compiled programs take as an argument.
-
-        Args:
-          sharing: the posterior's 'sharing' collection.
-        """
-        order = jax.jit(slot_order, static_argnums=(0, 1))(self.header.partition, self.header.seed)
-        return {"sharing": sharing, "order": order}
-
-
-def _adam(rate: Any, final_rate: Any, recipe: Recipe) -> optax.GradientTransformation:
-    cosine = optax.cosine_decay_schedule(rate, recipe.steps, final_rate / rate)
-    after = optax.constant_schedule(recipe.refine_learning_rate)
-    return optax.adam(optax.join_schedules([cosine, after], [recipe.steps]))
-
-
-def init_state(problem: Problem, arrays: Any, variables: Any, key: chex.PRNGKey) -> State:
-    """The state before the first step, from the posterior's variables."""
-    header, params, beta = problem.header, variables["params"], problem.recipe.beta_init
-    if problem.recipe.parameterisation == "mean_kl":
-        sharing, order = problem.posterior.sharing, arrays["order"]
-        params = mean_kl.start(params, sharing, header.partition, order, problem.budget_nats)
-        beta = 0.0  # the KL is the budget without
-    return State(
-        step=jnp.zeros((), jnp.int32),
-        key=jax.random.bits(key, (2,), jnp.uint32),
-        params=params,
-        uncoded=variables.get("uncoded", {}),
-        opt_state=problem.optimizer.init(params),
-        betas=jnp.full(header.blocks, beta, jnp.float32),
-        coded=Coded.none(header.entries),
-        indices=jnp.zeros(header.blocks, jnp.uint32),
-    )
 
 
 def train_step(
@@ -154,31 +38,24 @@ def train_step(
       coded) and over_budget_nats (the largest excess of such a block, before the step).
     """
     header = problem.header
-    key, (inputs, targets) = jax.random.fold_in(private_key(state), state.step), batch
-    streams = jax.random.split(key, 2)
-    if problem.augment is not None:
-        inputs = problem.augment(inputs, jax.random.fold_in(key, _AUGMENT))
-    if problem.teacher is not None:
-        targets = problem.teacher(arrays["teacher"], inputs)
+    key = jax.random.fold_in(private_key(state), state.step)
     coded = state.coded if refining else None
     done = coded_blocks(state.coded, header.partition, arrays["order"]) if refining else None
 
-    def objective(params: Any) -> tuple[chex.Array, Any]:
+    def sampled(params: Any) -> tuple[tuple[chex.Array, chex.Array], chex.Array]:
         gaussian = problem.gaussian(params, arrays)
-        variables = {"params": gaussian, "sharing": arrays["sharing"], "uncoded": state.uncoded}
-        outputs, updated = problem.posterior.apply(
-            variables,
-            inputs,
-            coded=coded,
-            rngs={"posterior": streams[0], "dropout": streams[1]},
-            mutable=["uncoded"],
-            **dict(problem.net_kwargs),
-        )
-        loss = jnp.mean(problem.loss(outputs, targets))
         kl = _kl_of_blocks(problem, gaussian, arrays, len(state.betas))
-        return loss + penalty_nats(state.betas, kl, done), (loss, kl, updated)
+        entries = problem.posterior.apply(
+            {"params": gaussian},
+            coded,
+            rngs={"posterior": jax.random.split(key, 2)[0]},
+            method="sampled",
+        )
+        return (cast(chex.Array, entries), penalty_nats(state.betas, kl, done)), kl
 
-    gradient, (loss, kl, updated) = jax.grad(objective, has_aux=True)(state.params)
+    (entries, _), pull, kl = jax.vjp(sampled, state.params, has_aux=True)
+    loss, slope, uncoded = _loss_of_batch(problem, arrays, state, entries, batch, key)
+    gradient = pull((slope, jnp.ones(())))[0]
     params, opt_state = _moved(problem, arrays, state, gradient, refining)
     live = jnp.arange(len(state.betas)) < arrays.get("blocks", header.blocks)
     live = live if done is None else ~done
@@ -188,7 +65,7 @@ def train_step(
         state,
         step=state.step + 1,
         params=params,
-        uncoded=updated.get("uncoded", state.uncoded),
+        uncoded=uncoded,
         opt_state=opt_state,
         betas=jnp.where(live, betas, state.betas),
     )
@@ -197,12 +74,51 @@ def train_step(
     return after, {"loss": loss, "kl_nats": mean, "over_budget_nats": excess}
 
 
+def _loss_of_batch(
+    problem: Problem, arrays: Any, state: State, entries: chex.Array, batch: Any, key: chex.PRNGKey
+) -> tuple[chex.Array, chex.Array, Any]:
+    """The mean loss of the network with given entries, its gradient, and the 'uncoded' after it;
+    of `recipe.batch_parts` parts of the batch, one after another.
+    """
+    if problem.augment is not None:
+        moved = problem.augment(batch[0], jax.random.fold_in(key, _AUGMENT))
+        batch = (moved, batch[1])
+    parts, dropout = problem.recipe.batch_parts, jax.random.split(key, 2)[1]
+
+    def of_part(entries: chex.Array, uncoded: Any, part: Any, key: Any) -> tuple[chex.Array, Any]:
+        inputs, targets = part
+        if problem.teacher is not None:
+            targets = problem.teacher(arrays["teacher"], inputs)
+        outputs, updated = problem.posterior.apply(
+            {"params": {"mean": entries}, "sharing": arrays["sharing"], "uncoded": uncoded},
+            inputs,
+            sample=False,
+            rngs={"dropout": key},
+            mutable=["uncoded"],
+            **dict(problem.net_kwargs),
+        )
+        loss = jnp.mean(problem.loss(outputs, targets))
+        return loss, updated.get("uncoded", uncoded)
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        loss, slope, uncoded = total
+        key, part = part
+        (one, uncoded), own = jax.value_and_grad(of_part, has_aux=True)(entries, uncoded, part, key)
+        return (loss + one / parts, slope + own / parts, uncoded), None
+
+    nothing = (jnp.zeros(()), jnp.zeros_like(entries), state.uncoded)
+    if parts == 1:
+        return add(nothing, (dropout, batch))[0]
+    each = jax.tree.map(lambda x: batches.in_parts(x, parts, problem.recipe.data_shards), batch)
+    return jax.lax.scan(add, nothing, (jax.random.split(dropout, parts), each))[0]
+
+
 def _moved(
     problem: Problem, arrays: Any, state: State, gradient: Any, refining: bool
 ) -> tuple[Any, Any]:
     """The parameters and Adam's state after a step along a gradient."""
     recipe, own = problem.recipe, arrays.get("rates")
-    optimizer = problem.optimizer if own is None else _adam(own[0], own[1], recipe)
+    optimizer = problem.optimizer if own is None else adam(own[0], own[1], recipe)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     if recipe.relative_means and not refining:
         log_scale = log_prior_scale_of_entries(state.params, problem.posterior.sharing)
@@ -261,11 +177,6 @@ def train_on_batches(
 
 def _batch(problem: Problem, data: Any, state: State) -> Any:
     return batches.drawn(problem.recipe, problem.mesh, data, state.step, state.key[0])
-
-
-def private_key(state: State) -> chex.PRNGKey:
-    """The key of all that the decoder never sees."""
-    return jax.random.wrap_key_data(state.key, impl="threefry2x32")
 
 
 def _summary(metrics: dict[str, chex.Array]) -> dict[str, chex.Array]:

@@ -12,7 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mrc_jax.errors import UsageError
 from mrc_jax.mesh import axes_but, devices_of, replicated
-from mrc_jax.train import Problem, State, train_on_arrays
+from mrc_jax.problem import Problem, State
+from mrc_jax.train import train_on_arrays
 
 RunMembers = Callable[[list[State], int], tuple[list[State], list[dict[str, chex.Array]]]]
 

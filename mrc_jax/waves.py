@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrc_jax import kernels, train
+from mrc_jax import kernels
 from mrc_jax.mesh import axes_but, devices_of, everywhere
-from mrc_jax.train import Problem, State
+from mrc_jax.problem import Problem, State, private_key
 
 
 def waves(
@@ -48,7 +48,7 @@ def block_order(problem: Problem, state: State) -> np.ndarray:
     codebook follow one another.
     """
     state = dataclasses.replace(state, key=jnp.asarray(np.asarray(state.key)))  # of this process
-    key = jax.random.fold_in(train.private_key(state), 0xFFFFFFFE)
+    key = jax.random.fold_in(private_key(state), 0xFFFFFFFE)
     order = np.asarray(jax.random.permutation(key, problem.header.blocks), np.uint32)
     codebook = order // np.uint32(problem.header.codebook_blocks)
     _, first, number = np.unique(codebook, return_index=True, return_inverse=True)

@@ -20,6 +20,7 @@ from experiments.settings import Config
 from mrc_jax import train
 from mrc_jax.compress import Progress
 from mrc_jax.errors import UsageError
+from mrc_jax.problem import private_key
 from mrc_jax.vmap_members import vmap_members
 
 SMOKE = Config.from_config_dict(smoke.get_config())
@@ -92,7 +93,7 @@ def test_each_step_has_a_key_of_its_own_by_its_number_alone() -> None:
             made, arrays, dataclasses.replace(state, step=jnp.int32(step)), batch, False
         )
     assert len(set(seen)) == 3 and seen[1] == seen[3]
-    key = jax.random.fold_in(train.private_key(state), 0)
+    key = jax.random.fold_in(private_key(state), 0)
     streams = [np.asarray(jax.random.key_data(k)).tobytes() for k in jax.random.split(key, 2)]
     assert seen[0] not in streams  # of the posterior and of dropout
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.benchmark import decode, kernels, limit, measure, tables, train
+from experiments.benchmark import decode, kernels, limit, measure, parts, tables, train
 from mrc_jax.gaussian import kl_nats
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -99,11 +99,20 @@ def test_the_parts_of_a_step_are_timed_beside_it(monkeypatch) -> None:
     assert all(rows[f"{part} alone"] > 0 for part in ("noise", "sharing", "KL"))
 
 
+def test_parts_of_a_batch_are_timed_and_take_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "_STEPS", 1)
+    monkeypatch.setattr(parts, "_REPETITIONS", 1)
+    monkeypatch.setattr(parts, "PARTS", (1, 32))
+    whole, of_four = parts.rows()
+    assert (whole["examples"], of_four["examples"], whole["ratio"]) == (128, 4, 1)
+    assert of_four["seconds"] > 0 and of_four["working_bytes"] < whole["working_bytes"] / 10
+
+
 def test_the_committed_lenet5_is_timed_on_one_core() -> None:
     row = measure.in_fresh_process(decode._row, "LeNet-5")
     assert row["weights"] == 431_080 and row["cores"] == 1
-    parts = ("parsing", "candidates", "permutation")
-    assert 0 < sum(row[f"{part}_seconds"] for part in parts) < row["first_seconds"]
+    phases = ("parsing", "candidates", "permutation")
+    assert 0 < sum(row[f"{phase}_seconds"] for phase in phases) < row["first_seconds"]
 
 
 def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -115,7 +124,7 @@ def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_benchmark_that_does_not_exist_is_refused_by_one_line_and_help_has_examples() -> None:
     done = _command("nonsense")
-    assert done.returncode == 2 and "kernels, train, decode" in done.stderr
+    assert done.returncode == 2 and "kernels, train, parts, decode" in done.stderr
     assert done.stderr.count("\n") == 1
     assert "python -m experiments.benchmark kernels" in _command("--help").stdout
 

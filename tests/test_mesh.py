@@ -134,7 +134,8 @@ def work(text):
     from experiments.augment import augment_of
     from mrc_jax import api, train
 
-    fields = {"width": 4, "plain_batch_size": 8, "batch_size": 8, "file_bytes": 400, "bits": 8}
+    fields = {"width": 4, "plain_batch_size": 8, "batch_size": 16, "batch_parts": 2}
+    fields |= {"file_bytes": 400, "bits": 8}
     config, dataset = config_of("resnet20", mesh=text, **fields), random_images(16)
     net, devices = networks.network(config, dataset), mesh.make_mesh(text)
     start = networks.initial_weights(networks.plain_network(net), dataset, 0)

@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 from mrc_jax import batches as batches_of_steps
 from mrc_jax import train
 from mrc_jax.budget import plan
+from mrc_jax.errors import UsageError
 from mrc_jax.objective import block_kl_nats, slot_order
 from mrc_jax.posterior import Coded, Posterior, init_variables
+from mrc_jax.problem import Problem, init_state
 from mrc_jax.recipe import Recipe
 from mrc_jax.sharing import make_sharing
 
@@ -24,6 +27,12 @@ DATA = (INPUTS, TARGETS)
 
 def network(tree, inputs):
     return inputs @ tree["w"] + tree["b"]
+
+
+class Normalised(nn.Module):
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        return nn.Dense(4)(nn.BatchNorm(not train, momentum=0.5)(inputs))
 
 
 def squared(outputs, targets):
@@ -40,10 +49,10 @@ def problem(file_bytes=44, **settings):
     tree = {"w": jnp.zeros((6, 4)), "b": jnp.zeros(4)}
     sharing = make_sharing(tree, 3)
     header = plan(sharing.manifest, file_bytes, recipe, seed=3)
-    made = train.Problem(Posterior(network, sharing), squared, header, recipe, 1000)
+    made = Problem(Posterior(network, sharing), squared, header, recipe, 1000)
     variables = init_variables(sharing, tree, recipe.log_std_init, recipe.prior_scale_init)
     arrays = made.index_arrays(variables["sharing"])
-    return made, arrays, train.init_state(made, arrays, variables, jax.random.key(0))
+    return made, arrays, init_state(made, arrays, variables, jax.random.key(0))
 
 
 def runner(made):
@@ -209,6 +218,66 @@ def test_a_teacher_s_outputs_on_the_inputs_as_they_are_changed_are_the_targets()
     targets = network(weights, 2 * INPUTS)
     wanted, _ = runner(made)(arrays, state, (2 * INPUTS, targets), steps=20)
     np.testing.assert_allclose(found.params["mean"], wanted.params["mean"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("refining", [False, True])
+def test_a_batch_in_parts_gives_the_steps_of_the_whole(refining):
+    def after(parts):
+        made, arrays, state = problem(batch_parts=parts)
+        taught = dataclasses.replace(
+            made, augment=lambda x, key: x + jax.random.normal(key, x.shape), teacher=network
+        )
+        arrays = {**arrays, "teacher": {"w": jnp.ones((6, 4)), "b": jnp.ones(4)}}
+        return runner(taught)(arrays, state, DATA, steps=20, refining=refining)
+
+    (whole, of_whole), (parts, of_parts) = after(1), after(8)
+    for x, y in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-4, atol=1e-5)
+    for name, value in of_whole.items():
+        assert of_parts[name] == pytest.approx(float(value), rel=1e-4)
+
+
+def test_layers_hold_one_part_of_a_batch():
+    matrix = jnp.asarray(RANDOM.normal(size=(4, 4096)), jnp.float32)
+
+    def wide(tree, inputs):
+        return jnp.tanh(inputs @ tree["w"] @ matrix) @ matrix.T + tree["b"]
+
+    held = []
+    for parts in (1, 8):
+        made, arrays, state = problem(batch_parts=parts)
+        made = dataclasses.replace(made, posterior=Posterior(wide, made.posterior.sharing))
+        compiled = runner(made).lower(arrays, state, DATA, steps=2).compile()
+        held.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert held[0] > 32 * 4096 * 4 and held[1] < held[0] / 4
+
+
+def test_batch_statistics_are_of_a_part():
+    net = Normalised()
+    tree = net.init(jax.random.key(0), INPUTS[:2])
+    sharing, recipe = make_sharing(tree, 3), Recipe(bits=8, batch_size=32, batch_parts=4)
+    header = plan(sharing.manifest, 200, recipe, seed=3)
+    made = Problem(
+        Posterior(net, sharing), squared, header, recipe, 200, net_kwargs=(("train", True),)
+    )
+    variables = init_variables(sharing, tree)
+    arrays = made.index_arrays(variables["sharing"])
+    state = init_state(made, arrays, variables, jax.random.key(0))
+    after, _ = train.train_step(made, arrays, state, (INPUTS[:32], TARGETS[:32]), False)
+    mean = np.zeros(6)
+    for part in np.split(np.asarray(INPUTS[:32], np.float64), 4):
+        mean = 0.5 * mean + 0.5 * part.mean(0)
+    found = after.uncoded["batch_stats/BatchNorm_0/mean"]
+    np.testing.assert_allclose(found, mean, rtol=1e-4, atol=1e-6)
+
+
+def test_every_part_has_as_many_examples_of_each_shard():
+    found = batches_of_steps.in_parts(jnp.arange(24).reshape(12, 2), parts=3, shards=2)
+    np.testing.assert_array_equal(found[:, :, 0] // 2, [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]])
+    with pytest.raises(UsageError, match="batch_parts = 5"):
+        batches_of_steps.in_parts(jnp.arange(12), parts=5, shards=2)
+    with pytest.raises(UsageError, match="batch_size = 32"):
+        Recipe(batch_size=32, batch_parts=5)
 
 
 def test_the_rate_falls_by_a_cosine_and_stays_constant_while_refining():

@@ -1,5 +1,6 @@
-"""Speed and memory on this machine: of the candidate kernels, a training step, the decoder;
-and what the precision of the kernels' product does to the law of the coder.
+"""Speed and memory on this machine: of the candidate kernels, a training step, one that takes its
+batch in parts, the decoder; and what the precision of the kernels' product does to the law of the
+coder.
 
 python -m experiments.benchmark kernels
 python -m experiments.benchmark train --json

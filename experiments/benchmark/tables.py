@@ -8,7 +8,7 @@ from typing import Any
 from experiments.benchmark.figure import name_of
 
 Row = dict[str, Any]
-WHAT = ("kernels", "train", "decode", "precision")
+WHAT = ("kernels", "train", "parts", "decode", "precision")
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs/benchmarks.md"
 
 
@@ -147,6 +147,13 @@ _COLUMNS: dict[str, dict[str, Callable[[Row], str]]] = {
         "step": lambda row: row["step"],
         "ms": lambda row: f"{1e3 * row['seconds']:.3g}",
         "of the plain step": lambda row: f"{row['ratio']:.3g}",
+    },
+    "parts": {
+        "parts of a batch": lambda row: str(row["batch_parts"]),
+        "images of a part": lambda row: str(row["examples"]),
+        "s a step": lambda row: f"{row['seconds']:.3g}",
+        "of the whole batch's": lambda row: f"{row['ratio']:.3g}",
+        "working memory, MB": lambda row: f"{row['working_bytes'] / 1e6:,.0f}",
     },
     "decode": {
         "file": lambda row: row["file"],
