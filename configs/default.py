@@ -64,7 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.parameterisation = "mean_variance"  # or 'mean_kl', which needs no betas
     config.steps = 6000  # before the first block is coded
     config.batch_size = 128  # examples of a step
-    config.batch_parts = 1  # whose gradients are taken one after another; a part is in memory
+    config.batch_parts = 1  # of it, one after another: layers hold a part (plain training: all)
     config.learning_rate = 1e-3  # at the start
     config.final_learning_rate = 3e-4  # after `steps`, reached by a cosine
     config.refine_learning_rate = 3e-4  # while refining

@@ -53,8 +53,8 @@ def in_parts(examples: chex.Array, parts: int, shards: int) -> chex.Array:
     size, *rest = examples.shape
     if size % (shards * parts):
         raise UsageError(
-            f"batch_parts = {parts}: a batch of {size} examples cannot be divided into "
-            f"{parts} x {shards} (parts x shards of the data)"
+            f"batch_parts = {parts}: a batch of {size} examples cannot be divided into {parts} "
+            f"parts x {shards} shards of the data; lower it, or give batch_size examples or more"
         )
     by_shard = examples.reshape(shards, parts, -1, *rest)
     return jnp.moveaxis(by_shard, 1, 0).reshape(parts, -1, *rest)

@@ -39,7 +39,12 @@ def steps_on(problem: Problem, arrays: Any, data: Any) -> RunSteps:
     Raises:
       UsageError: the devices of the problem's mesh cannot share the batches.
     """
-    whole = everywhere(problem.mesh)
+    mesh, shards = problem.mesh, problem.recipe.data_shards
+    if shards % (devices := devices_of(mesh, axes_but(mesh))):
+        raise UsageError(
+            f"data_shards = {shards}: must be a multiple of the mesh's {devices} devices"
+        )
+    whole = everywhere(mesh)
     if isinstance(data, tuple | Placed):
         data = _on_devices(problem, data)
         program = jax.jit(
@@ -70,10 +75,6 @@ def steps_on(problem: Problem, arrays: Any, data: Any) -> RunSteps:
 def _on_devices(problem: Problem, data: Any) -> Any:
     """Arrays as `train.train_on_arrays` takes them."""
     mesh, shards = problem.mesh, problem.recipe.data_shards
-    if shards % (devices := devices_of(mesh, axes_but(mesh))):
-        raise UsageError(
-            f"data_shards = {shards}: must be a multiple of the mesh's {devices} devices"
-        )
     if isinstance(data, Placed):
         return data.arrays
     if shards == 1:

@@ -74,7 +74,8 @@ class Posterior(nn.Module):
         Args:
           *args, **kwargs: of the network.
           coded: entries that are fixed already.
-          sample: whether to draw the weights, or use the mean.
+          sample: whether to draw the weights, or use the mean, which is then all that 'params'
+            needs to hold.
 
         Returns:
           What the network returns.

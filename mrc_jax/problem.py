@@ -60,8 +60,8 @@ class Problem:
       augment: changes the inputs of each batch at random, by a key of the step's own, so that a
         run that is resumed sees the same; None leaves them as they are.
       mesh: the devices that share the work, see `mesh.axes_of`; None: one.
-      teacher: of (arrays["teacher"], inputs of a batch as augment changed them): the targets, in
-        place of the batch's own; None: those.
+      teacher: of (arrays["teacher"], inputs of a batch or a part of it, as augment changed them):
+        the targets, in place of the batch's own; None: those.
     """
 
     posterior: Posterior
@@ -108,6 +108,7 @@ class Problem:
 
 
 def adam(rate: Any, final_rate: Any, recipe: Recipe) -> optax.GradientTransformation:
+    """Adam of `Problem.optimizer` with other rates, numbers or scalars of a compiled program."""
     cosine = optax.cosine_decay_schedule(rate, recipe.steps, final_rate / rate)
     after = optax.constant_schedule(recipe.refine_learning_rate)
     return optax.adam(optax.join_schedules([cosine, after], [recipe.steps]))

@@ -41,8 +41,9 @@ class Recipe:
         is no sample of the posterior.
       recode_examples: of which the curvature of the loss is taken for it.
       batch_size: examples of a step.
-      batch_parts: parts of a batch whose gradients are taken one after another and added, so that
-        the layers hold one at a time. Batch statistics, where a network has them, are of a part.
+      batch_parts: parts of a batch whose gradients are taken one after another and averaged, so
+        that the layers hold one at a time. The loss must be a mean over examples. Dropout draws for
+        each part, batch statistics are of a part and move with every one.
       data_shards: parts of the data, each of which gives an equal share of every batch; the devices
         that divide the batches divide it. The batches depend on it, not on the devices.
       learning_rate, final_learning_rate: Adam's, at the start and, by a cosine, after `steps`.
@@ -97,10 +98,15 @@ class Recipe:
         for name, minimum in at_least.items():
             if getattr(self, name) < minimum:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be at least {minimum}")
-        if self.batch_size % (self.data_shards * self.batch_parts):
+        if self.batch_size % self.data_shards:
             raise UsageError(
                 f"batch_size = {self.batch_size}: must be a multiple of the {self.data_shards} "
-                f"shards of the data times batch_parts = {self.batch_parts}"
+                "shards of the data"
+            )
+        if self.batch_size % (self.data_shards * self.batch_parts):
+            raise UsageError(
+                f"batch_parts = {self.batch_parts}: must divide the "
+                f"{self.batch_size // self.data_shards} examples of a batch (of a shard)"
             )
         if self.bits > 30:
             raise UsageError(f"bits = {self.bits}: an index has at most 30 bits")

@@ -53,9 +53,9 @@ def train_step(
         )
         return (cast(chex.Array, entries), penalty_nats(state.betas, kl, done)), kl
 
-    (entries, _), pull, kl = jax.vjp(sampled, state.params, has_aux=True)
+    (entries, penalty), pull, kl = jax.vjp(sampled, state.params, has_aux=True)
     loss, slope, uncoded = _loss_of_batch(problem, arrays, state, entries, batch, key)
-    gradient = pull((slope, jnp.ones(())))[0]
+    gradient = pull((slope, jnp.ones_like(penalty)))[0]
     params, opt_state = _moved(problem, arrays, state, gradient, refining)
     live = jnp.arange(len(state.betas)) < arrays.get("blocks", header.blocks)
     live = live if done is None else ~done

@@ -35,11 +35,21 @@ class Normalised(nn.Module):
         return nn.Dense(4)(nn.BatchNorm(not train, momentum=0.5)(inputs))
 
 
+class Dropped(nn.Module):
+    """`network` behind dropout."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        w = self.param("w", nn.initializers.zeros_init(), (6, 4))
+        b = self.param("b", nn.initializers.zeros_init(), (4,))
+        return network({"w": w, "b": b}, nn.Dropout(0.5, deterministic=False)(inputs))
+
+
 def squared(outputs, targets):
     return jnp.mean(jnp.square(outputs - targets), axis=-1)
 
 
-def problem(file_bytes=44, **settings):
+def problem(file_bytes=44, net=network, **settings):
     settings = {
         "bits": 8, "batch_size": 32, "steps": 600, "learning_rate": 0.02,
         "final_learning_rate": 0.002, "refine_learning_rate": 0.001, "beta_init": 1e-2,
@@ -47,9 +57,10 @@ def problem(file_bytes=44, **settings):
     }  # fmt: skip
     recipe = Recipe(**settings)
     tree = {"w": jnp.zeros((6, 4)), "b": jnp.zeros(4)}
+    tree = {"params": tree} if isinstance(net, nn.Module) else tree
     sharing = make_sharing(tree, 3)
     header = plan(sharing.manifest, file_bytes, recipe, seed=3)
-    made = Problem(Posterior(network, sharing), squared, header, recipe, 1000)
+    made = Problem(Posterior(net, sharing), squared, header, recipe, 1000)
     variables = init_variables(sharing, tree, recipe.log_std_init, recipe.prior_scale_init)
     arrays = made.index_arrays(variables["sharing"])
     return made, arrays, init_state(made, arrays, variables, jax.random.key(0))
@@ -220,21 +231,64 @@ def test_a_teacher_s_outputs_on_the_inputs_as_they_are_changed_are_the_targets()
     np.testing.assert_allclose(found.params["mean"], wanted.params["mean"], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("is_taught", [False, True])
 @pytest.mark.parametrize("refining", [False, True])
-def test_a_batch_in_parts_gives_the_steps_of_the_whole(refining):
+@pytest.mark.parametrize("parameterisation", ["mean_variance", "mean_kl"])
+def test_a_batch_in_parts_gives_the_steps_of_the_whole(parameterisation, refining, is_taught):
+    data = jax.tree.map(lambda x: x.reshape(2, 48, -1), DATA)
+
     def after(parts):
-        made, arrays, state = problem(batch_parts=parts)
-        taught = dataclasses.replace(
-            made, augment=lambda x, key: x + jax.random.normal(key, x.shape), teacher=network
-        )
-        arrays = {**arrays, "teacher": {"w": jnp.ones((6, 4)), "b": jnp.ones(4)}}
-        return runner(taught)(arrays, state, DATA, steps=20, refining=refining)
+        settings = {"parameterisation": parameterisation, "data_shards": 2}
+        made, arrays, state = problem(batch_parts=parts, **settings)
+        if is_taught:
+            made = dataclasses.replace(
+                made, augment=lambda x, key: x + jax.random.normal(key, x.shape), teacher=network
+            )
+            arrays = {**arrays, "teacher": {"w": jnp.ones((6, 4)), "b": jnp.ones(4)}}
+        if refining:
+            is_coded = arrays["order"]["slot"] % made.header.blocks < 3
+            coded = Coded(is_coded=is_coded, value=jnp.where(is_coded, 0.25, 0.0))
+            state = state.replace(coded=coded)
+        return runner(made)(arrays, state, data, steps=20, refining=refining)
 
     (whole, of_whole), (parts, of_parts) = after(1), after(8)
     for x, y in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(x, y, rtol=2e-4, atol=1e-5)
+        np.testing.assert_allclose(x, y, rtol=2e-3, atol=1e-5)
     for name, value in of_whole.items():
-        assert of_parts[name] == pytest.approx(float(value), rel=1e-4)
+        assert of_parts[name] == pytest.approx(float(value), rel=1e-4, abs=1e-5)
+
+
+def test_one_part_is_the_gradient_of_the_whole_network_s_application():
+    """With the streams of noise and dropout as Flax has them."""
+    made, arrays, state = problem(net=Dropped())
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), 0)
+    streams = dict(zip(("posterior", "dropout"), jax.random.split(key, 2), strict=True))
+
+    def loss(params):
+        outputs = made.posterior.apply({"params": params, "uncoded": {}}, INPUTS[:32], rngs=streams)
+        return jnp.mean(squared(outputs, TARGETS[:32]))
+
+    wanted, slope = jax.value_and_grad(loss)(state.params)
+    still = state.replace(betas=0 * state.betas)
+    after, metrics = train.train_step(made, arrays, still, (INPUTS[:32], TARGETS[:32]), False)
+    assert metrics["loss"] == pytest.approx(float(wanted), rel=1e-5)
+    step = 0.02 * slope["mean"] / (jnp.abs(slope["mean"]) + 1e-8)
+    np.testing.assert_allclose(after.params["mean"], state.params["mean"] - step, atol=1e-5)
+
+
+def test_dropout_draws_for_each_part():
+    same = jnp.broadcast_to(INPUTS[:1], (32, 6)), jnp.zeros((32, 4))
+    losses = []
+
+    def kept(outputs, targets):
+        jax.debug.callback(lambda x: losses.append(np.asarray(x).round(5)), outputs)
+        return squared(outputs, targets)
+
+    made, arrays, state = problem(batch_parts=4, net=Dropped())
+    made = dataclasses.replace(made, loss=kept)
+    jax.block_until_ready(train.train_step(made, arrays, state, same, False))
+    jax.effects_barrier()
+    assert len({x.tobytes() for x in losses}) == 4 == len(losses)
 
 
 def test_layers_hold_one_part_of_a_batch():
@@ -246,7 +300,10 @@ def test_layers_hold_one_part_of_a_batch():
     held = []
     for parts in (1, 8):
         made, arrays, state = problem(batch_parts=parts)
-        made = dataclasses.replace(made, posterior=Posterior(wide, made.posterior.sharing))
+        made = dataclasses.replace(
+            made, posterior=Posterior(wide, made.posterior.sharing), teacher=wide
+        )
+        arrays = {**arrays, "teacher": {"w": jnp.ones((6, 4)), "b": jnp.ones(4)}}
         compiled = runner(made).lower(arrays, state, DATA, steps=2).compile()
         held.append(compiled.memory_analysis().temp_size_in_bytes)
     assert held[0] > 32 * 4096 * 4 and held[1] < held[0] / 4
@@ -276,8 +333,11 @@ def test_every_part_has_as_many_examples_of_each_shard():
     np.testing.assert_array_equal(found[:, :, 0] // 2, [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]])
     with pytest.raises(UsageError, match="batch_parts = 5"):
         batches_of_steps.in_parts(jnp.arange(12), parts=5, shards=2)
-    with pytest.raises(UsageError, match="batch_size = 32"):
-        Recipe(batch_size=32, batch_parts=5)
+    with pytest.raises(UsageError, match="batch_parts = 5: must divide the 16 examples"):
+        Recipe(batch_size=32, data_shards=2, batch_parts=5)
+    made, arrays, state = problem(batch_parts=8)
+    with pytest.raises(UsageError, match="a batch of 20 examples"):
+        runner(made)(arrays, state, (INPUTS[:20], TARGETS[:20]), steps=1)
 
 
 def test_the_rate_falls_by_a_cosine_and_stays_constant_while_refining():

@@ -4,6 +4,7 @@ coder.
 
 python -m experiments.benchmark kernels
 python -m experiments.benchmark train --json
+python -m experiments.benchmark parts
 python -m experiments.benchmark decode
 python -m experiments.benchmark all --out=experiments/results/benchmarks
 
