@@ -12,7 +12,8 @@ def get_config(file_bytes: str = "32000") -> ml_collections.ConfigDict:
     """Returns the config for one of the sizes."""
     config = cifar10_resnet20.get_config(file_bytes)
     config.name = "ResNet-20 on CIFAR-10, two CPU cores"
-    config.plain_steps = 12000
+    config.plain_steps = 16000
+    config.plain_restart = 12000
     config.plain_batch_size = 128
     config.beta_step *= config.steps / 2500  # betas may move as far
     config.steps = 2500

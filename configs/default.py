@@ -53,6 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.plain_steps = 2000
     config.plain_learning_rate = 1e-3
     config.plain_optimizer = "adam"  # or 'sgd', with momentum
+    config.plain_restart = 0  # the step at which the rate of 'sgd' starts again at half; 0: none
     config.plain_weight_decay = 0.0  # times the rate: the share of its weights that a step takes
     config.plain_batch_size = 0  # examples of a step; 0: batch_size
     config.plain_label_smoothing = 0.0  # the share of a label that is spread over all classes

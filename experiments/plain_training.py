@@ -148,13 +148,21 @@ def _updated(trained: Any, updates: Any) -> dict[str, Any]:
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
     """Adam, or AdamW where weights decay (Loshchilov and Hutter 2019, arXiv 1711.05101); or
-    Nesterov's momentum with weight decay in the gradient, its rate warmed up.
+    Nesterov's momentum with weight decay in the gradient, its rate warmed up, and started again at
+    half where the config says so (SGDR, Loshchilov and Hutter 2017, arXiv 1608.03983).
     """
     rate, steps = config.plain_learning_rate, config.plain_steps
     decay = config.plain_weight_decay
     if config.plain_optimizer == "sgd":
-        warmed = optax.warmup_cosine_decay_schedule(0.0, rate, -(-steps // _WARM_UP), steps)
+        restart = config.plain_restart
+        warmed = _warmed(rate, restart or steps)
+        if restart:
+            warmed = optax.join_schedules([warmed, _warmed(rate / 2, steps - restart)], [restart])
         momentum = optax.sgd(warmed, _MOMENTUM, nesterov=True)
         return optax.chain(optax.add_decayed_weights(decay), momentum)
     cosine = optax.cosine_decay_schedule(rate, steps)
     return optax.adamw(cosine, weight_decay=decay) if decay else optax.adam(cosine)
+
+
+def _warmed(rate: float, steps: int) -> optax.Schedule:
+    return optax.warmup_cosine_decay_schedule(0.0, rate, -(-steps // _WARM_UP), steps)

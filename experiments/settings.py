@@ -41,6 +41,8 @@ class Config:
       width: channels of the first convolution of one of NORMALISED; 0: as published.
       plain_steps, plain_learning_rate: training of the uncompressed network.
       plain_optimizer: of it, 'adam' or 'sgd', see `experiments.plain_training`.
+      plain_restart: the step by which the rate of 'sgd' has fallen and starts again at half; 0:
+        none.
       plain_weight_decay: a step takes this share times the rate from its weights; with 'sgd' this
         share of the weights is added to their gradient.
       plain_batch_size: examples of a step of it; 0: batch_size.
@@ -77,6 +79,7 @@ class Config:
     width: int = 0
     plain_learning_rate: float = 1e-3
     plain_optimizer: str = "adam"
+    plain_restart: int = 0
     plain_weight_decay: float = 0.0
     plain_batch_size: int = 0
     plain_label_smoothing: float = 0.0
@@ -174,6 +177,12 @@ class Config:
         if not 0 <= self.plain_weight_decay < math.inf:
             raise UsageError(
                 f"plain_weight_decay = {self.plain_weight_decay}: must be finite and at least 0"
+            )
+        ends = self.plain_steps if self.plain_optimizer == "sgd" else 1
+        if not 0 <= self.plain_restart < ends:
+            raise UsageError(
+                f"plain_restart = {self.plain_restart}: must be at least 0 and less than "
+                "plain_steps, and 0 without 'sgd'"
             )
         if not 0 <= self.plain_label_smoothing < 1:
             raise UsageError(

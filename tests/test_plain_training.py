@@ -1,6 +1,7 @@
 """Plain training: its optimizers, its batch and its labels."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -33,27 +34,35 @@ def after(config: Config, digits: Dataset, steps: int) -> tuple[Any, Any, np.nda
     return start, weights, np.asarray(losses)
 
 
+@pytest.mark.parametrize("restart", [0, 4])
 def test_sgd_is_nesterov_s_momentum_with_decay_and_a_rate_that_warms_up_and_falls(
-    digits: Dataset,
+    digits: Dataset, restart: int
 ) -> None:
-    """By hand, with the whole training set's gradient replaced by none: labels and weights that
-    give no gradient are not to be had, so the decay alone moves a weight that no pixel reaches.
+    """And starts again at half, after 4 of 40 steps. By hand, with the whole training set's gradient
+    replaced by none: labels and weights that give no gradient are not to be had, so the decay alone
+    moves a weight that no pixel reaches.
     """
-    start, weights, _ = after(SGD, digits, 6)
+    start, weights, _ = after(dataclasses.replace(SGD, plain_restart=restart), digits, 8)
     begin, end = (
         np.asarray(x["params"]["Dense_0"]["kernel"], np.float64) for x in (start, weights)
     )
     dark = np.flatnonzero(digits.train.inputs.reshape(len(digits.train.labels), -1).max(0) == 0)
     assert len(dark)
     value, trace = begin[dark], np.zeros_like(begin[dark])
-    for number in range(6):
-        rate = 0.5 * number / 2
-        if number >= 2:
-            rate = 0.5 * (1 + np.cos(np.pi * (number - 2) / 38)) / 2
+    rates = [*_rates(0.5, 2, 40)]
+    if restart:
+        rates = [*_rates(0.5, 1, 4), *_rates(0.25, 2, 36)]
+    for rate in rates[:8]:
         gradient = 0.1 * value
         trace = 0.9 * trace + gradient
         value = value - rate * (gradient + 0.9 * trace)
     np.testing.assert_allclose(end[dark], value, rtol=1e-5)
+
+
+def _rates(top: float, warm_up: int, steps: int) -> Iterator[float]:
+    for number in range(steps):
+        falling = (1 + np.cos(np.pi * (number - warm_up) / (steps - warm_up))) / 2
+        yield top * (number / warm_up if number < warm_up else falling)
 
 
 def test_sgd_learns_the_digits(digits: Dataset) -> None:
