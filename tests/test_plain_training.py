@@ -38,9 +38,9 @@ def after(config: Config, digits: Dataset, steps: int) -> tuple[Any, Any, np.nda
 def test_sgd_is_nesterov_s_momentum_with_decay_and_a_rate_that_warms_up_and_falls(
     digits: Dataset, restart: int
 ) -> None:
-    """And starts again at half, after 4 of 40 steps. By hand, with the whole training set's gradient
-    replaced by none: labels and weights that give no gradient are not to be had, so the decay alone
-    moves a weight that no pixel reaches.
+    """And starts again at half, after 4 of 40 steps. By hand, with the whole training set's
+    gradient replaced by none: labels and weights that give no gradient are not to be had, so the
+    decay alone moves a weight that no pixel reaches.
     """
     start, weights, _ = after(dataclasses.replace(SGD, plain_restart=restart), digits, 8)
     begin, end = (
