@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from experiments import networks
-from experiments.augment import augment_of
 from experiments.data import Dataset, load
 from experiments.members import Member
 from experiments.settings import Config
-from mrc_jax import api, budget
+from mrc_jax import budget
 from mrc_jax.compress import code_wave
 from mrc_jax.container import Header
 from mrc_jax.errors import UsageError
@@ -102,15 +101,7 @@ def measure(config: Config) -> Speed:
     dataset = _load(config.data, config.data_dir)
     net = networks.network(config, dataset)
     start = networks.initial_weights(net, dataset, config.seed)
-    problem, arrays, state = api.prepare(
-        net,
-        start,
-        networks.loss,
-        config.file_bytes,
-        jax.random.key(0),
-        config.recipe(),
-        augment=augment_of(config.augment),
-    )
+    problem, arrays, state = networks.prepare(config, net, start)
     run_steps = steps_on(problem, arrays, (dataset.train.inputs, dataset.train.labels))
     step_s = wave_s = 0.0
     for _ in range(2):  # the first call compiles

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.augment import augment_of
 from experiments.data import Dataset, Split
 from experiments.settings import NORMALISED, Config
+from mrc_jax import api
 from mrc_jax.errors import UsageError
 from mrc_jax.mesh import make_mesh, own_shards, placed, replicated
 from mrc_jax.models.factored import Factored
@@ -20,7 +22,7 @@ from mrc_jax.models.lenet5 import FACTORS, LeNet5
 from mrc_jax.models.mlp import Mlp
 from mrc_jax.models.resnet20 import ResNet20
 from mrc_jax.models.vgg16 import Vgg16
-from mrc_jax.problem import Problem
+from mrc_jax.problem import Problem, State
 
 _EVALUATION_BATCH = 500
 
@@ -60,6 +62,28 @@ def initial_weights(net: nn.Module, dataset: Dataset, seed: int) -> Any:
     """The network's variables at its random start."""
     init = jax.jit(net.init) if is_normalised(net) else net.init  # the deep ones run no layer
     return init(jax.random.key(seed), jnp.asarray(dataset.train.inputs[:1]))
+
+
+def prepare(
+    config: Config, net: nn.Module, weights: Any, mesh: jax.sharding.Mesh | None = None
+) -> tuple[Problem, Any, State]:
+    """The problem, its constant arrays and the first state, with the posterior's means at weights.
+
+    Args:
+      config: of the run.
+      net, weights: of `network`.
+      mesh: the devices that share the work.
+    """
+    return api.prepare(
+        net,
+        weights,
+        loss,
+        config.file_bytes,
+        jax.random.key(config.seed),
+        config.recipe(),
+        augment=augment_of(config.augment),
+        mesh=mesh,
+    )
 
 
 def loss(logits: chex.Array, targets: chex.Array) -> chex.Array:

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from experiments import cost, distort, hosts, networks, plain_training, record
-from experiments.augment import augment_of
 from experiments.data import Dataset, Split, load
 from experiments.progress import Bar
 from experiments.settings import Config
@@ -23,7 +22,7 @@ from mrc_jax.compress import Progress, code_all, kl_of_blocks, train_to_budget
 from mrc_jax.feed import steps_on
 from mrc_jax.mesh import Placed, local, make_mesh, own_shards, replicated
 from mrc_jax.posterior import scaled_start
-from mrc_jax.problem import Problem, State
+from mrc_jax.problem import State
 from mrc_jax.recode import recode_all
 from mrc_jax.sharing import tree_of
 
@@ -39,7 +38,9 @@ class Run:
         self.mesh = make_mesh(config.mesh)
         start = networks.initial_weights(self.net, self.dataset, config.seed)
         self.start = local(start, self.mesh)
-        self.problem, self.arrays, self.state = self._prepared(self.start)
+        self.problem, self.arrays, self.state = networks.prepare(
+            config, self.net, self.start, self.mesh
+        )
         self.checkpoints = Checkpoints(workdir / "checkpoints")
         self.meta: dict[str, Any] = {"seconds": {}, "errors": {}, "lines": 0}
         restored = self.checkpoints.restore(self.state)
@@ -48,19 +49,6 @@ class Run:
         self.metrics = record.Metrics(workdir, self.meta["lines"], config.tensorboard)
         self.bar = Bar()
         self._clock = self._saved = time.monotonic()
-
-    def _prepared(self, weights: Any) -> tuple[Problem, Any, State]:
-        """The problem, its arrays and the state with the posterior's means at weights."""
-        return api.prepare(
-            self.net,
-            weights,
-            networks.loss,
-            self.config.file_bytes,
-            jax.random.key(self.config.seed),
-            self.config.recipe(),
-            augment=augment_of(self.config.augment),
-            mesh=self.mesh,
-        )
 
     def go(self) -> dict[str, Any]:
         """Runs to the end and returns the report."""
@@ -87,7 +75,8 @@ class Run:
         examples = distort.of_shards(self.dataset, copies, seed, strength, originals)
         self.plain = self._plain(examples)
         if self.config.start_from_plain and int(self.state.step) == 0:
-            self.state = self._scaled(self._prepared(self.plain)[2])
+            first = networks.prepare(self.config, self.net, self.plain, self.mesh)[2]
+            self.state = self._scaled(first)
         targets = examples.labels
         if self.config.distil and self.config.augment != "none":
             self.problem = dataclasses.replace(self.problem, teacher=networks.Teacher(self.net))

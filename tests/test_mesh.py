@@ -7,6 +7,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -131,8 +132,7 @@ def work(text, parts):
     from test_large_networks import config_of, random_images
 
     from experiments import networks, plain_training
-    from experiments.augment import augment_of
-    from mrc_jax import api, train
+    from mrc_jax import train
 
     fields = {"width": 4, "plain_batch_size": 8, "batch_size": 8 * parts, "batch_parts": parts}
     fields |= {"file_bytes": 400, "bits": 8}
@@ -142,11 +142,8 @@ def work(text, parts):
     plain, data = plain_training.program(net, dataset.train, config)
     start = plain_training.start(start, config)
     lowered = [plain.lower(start, data, np.arange(2, dtype=np.int32))]
-    start, key = networks.initial_weights(net, dataset, 0), jax.random.key(0)
-    moves = {"augment": augment_of(config.augment), "mesh": devices}
-    problem, arrays, state = api.prepare(
-        net, start, networks.loss, config.file_bytes, key, config.recipe(), **moves
-    )
+    start = networks.initial_weights(net, dataset, 0)
+    problem, arrays, state = networks.prepare(config, net, start, devices)
     steps = jax.jit(partial(train.train_on_arrays, problem, steps=2))
     lowered.append(steps.lower(arrays, state, data))
     compiled = [program.compile() for program in lowered]
@@ -242,6 +239,18 @@ def test_members_together_are_divided_over_devices_and_have_the_same_numbers() -
 def test_a_mesh_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="AXIS=DEVICES"):
         mesh.axes_of(text)
+
+
+@pytest.mark.parametrize("kind", [tuple, lambda data: [data]])  # arrays; an iterable of batches
+def test_shards_that_the_devices_cannot_share_are_refused(kind: Any) -> None:
+    from test_train import DATA, problem
+
+    from mrc_jax.feed import steps_on
+
+    made, arrays, _ = problem(data_shards=2)
+    devices: Any = jax.sharding.AbstractMesh((4,), ("data",))
+    with pytest.raises(UsageError, match="data_shards = 2: must be a multiple of the mesh's 4"):
+        steps_on(dataclasses.replace(made, mesh=devices), arrays, kind(DATA))
 
 
 def test_more_devices_than_there_are_is_refused() -> None:

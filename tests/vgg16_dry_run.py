@@ -15,10 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import networks
-from experiments.augment import augment_of
 from experiments.data import Dataset, Split
 from experiments.settings import Config
-from mrc_jax import api
 from mrc_jax.compress import code_wave
 from mrc_jax.feed import steps_on
 from mrc_jax.waves import waves
@@ -37,15 +35,7 @@ def main() -> None:
     net = networks.network(config, dataset)
     shapes = jax.eval_shape(lambda: networks.initial_weights(net, dataset, 0))
     weights = jax.tree.map(_start, shapes)
-    problem, arrays, state = api.prepare(
-        net,
-        weights,
-        networks.loss,
-        config.file_bytes,
-        jax.random.key(0),
-        config.recipe(),
-        augment=augment_of(config.augment),
-    )
+    problem, arrays, state = networks.prepare(config, net, weights)
     run_steps = steps_on(problem, arrays, (split.inputs, split.labels))
     begin = time.monotonic()
     for _ in range(2):  # the first compiles

@@ -10,10 +10,11 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 REPETITIONS = 5
+Name = TypeVar("Name")
 
 
 def in_fresh_process(function: Callable[..., Any], *args: Any) -> Any:
@@ -34,6 +35,19 @@ def seconds(call: Callable[[], Any], repetitions: int = REPETITIONS) -> float:
         jax.block_until_ready(call())
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def in_turns(calls: Mapping[Name, Callable[[], Any]], repetitions: int) -> dict[Name, float]:
+    """The median time of each of some calls that wait for what they run, in seconds: one of each
+    after another, again and again, after a first that compiles.
+    """
+    times: dict[Name, list[float]] = {name: [] for name in calls}
+    for _ in range(repetitions + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found[1:]) for name, found in times.items()}
 
 
 def seconds_and_peak(call: Callable[[], Any]) -> tuple[float, int]:

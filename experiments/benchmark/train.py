@@ -1,8 +1,6 @@
 """A variational LeNet-5 step against the plain one of the same network and batch."""
 
 import dataclasses
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from configs import mnist_lenet5
 from experiments import networks, plain_training
+from experiments.benchmark.measure import in_turns
 from experiments.data import Dataset, Split
 from experiments.settings import Config
 from mrc_jax import api
@@ -35,13 +34,7 @@ def rows() -> list[dict[str, Any]]:
     config = Config.from_config_dict(mnist_lenet5.get_config())
     config = dataclasses.replace(config, batch_size=BATCH_SIZE, factored=False, sharing=_SHARING)
     calls = _calls(config)
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(_REPETITIONS + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    found = {n: statistics.median(t[1:]) / _STEPS for n, t in times.items()}  # the first compiles
+    found = {name: s / _STEPS for name, s in in_turns(calls, _REPETITIONS).items()}
     return [
         {"step": n, "batch_size": BATCH_SIZE, "seconds": s, "ratio": s / found["plain"]}
         for n, s in found.items()
@@ -52,7 +45,7 @@ def _calls(config: Config) -> dict[str, Callable[[], Any]]:
     """What runs _STEPS steps of the plain network, of the posterior, and of each part that the
     posterior adds, and waits for them.
     """
-    dataset = _random_images()
+    dataset = random_images("mnist", (28, 28, 1))
     net = networks.network(config, dataset)
     weights = networks.initial_weights(net, dataset, config.seed)
     run, data = plain_training.program(net, dataset.train, config)
@@ -128,8 +121,9 @@ def _repeated(part: Callable[[Any, jax.Array], Any], params: Any) -> Callable[[]
     return lambda: jax.block_until_ready(program(params))
 
 
-def _random_images() -> Dataset:
+def random_images(name: str, shape: tuple[int, ...]) -> Dataset:
+    """A data set of that name in place of its own: 2,000 images [H, W, channels] of ten classes."""
     random = np.random.default_rng(0)
-    inputs = random.integers(0, 256, (2000, 28, 28, 1), np.uint8)
+    inputs = random.integers(0, 256, (2000, *shape), np.uint8)
     split = Split(inputs, random.integers(0, 10, 2000).astype(np.int32))
-    return Dataset("mnist", split, split, split, 10, 255.0)
+    return Dataset(name, split, split, split, 10, 255.0)
