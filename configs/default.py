@@ -21,11 +21,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment = "none"
 
     # The network: 'mlp' with the widths of its hidden layers, or (hidden is empty) 'lenet5', or
-    # 'vgg16' or 'resnet20', whose batch norm is folded into the convolutions.
+    # 'vgg16', 'resnet20' or 'vgg8', whose batch norm is folded into the convolutions.
     config.model = "mlp"
     config.factored = False  # whether lenet5's kernels are coded by a cosine transform and gains
     config.hidden = (128, 64)
-    config.width = 0  # channels of the first convolution of vgg16 or resnet20; 0: as published
+    config.width = (
+        0  # channels of the first convolution where batch norm is folded; 0: the network's own
+    )
 
     # The file: at most file_bytes, and at least 97 % of them (94 % where indices are 'ordered').
     config.file_bytes = 600
@@ -52,8 +54,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Training of the uncompressed network, which the report compares with.
     config.plain_steps = 2000
     config.plain_learning_rate = 1e-3
-    config.plain_optimizer = "adam"  # or 'sgd', with momentum
-    config.plain_restart = 0  # the step at which the rate of 'sgd' starts again at half; 0: none
+    config.plain_optimizer = "adam"  # or 'sgd', with momentum, or 'muon'
     config.plain_weight_decay = 0.0  # times the rate: the share of its weights that a step takes
     config.plain_batch_size = 0  # examples of a step; 0: batch_size
     config.plain_label_smoothing = 0.0  # the share of a label that is spread over all classes

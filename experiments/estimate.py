@@ -30,7 +30,7 @@ _SAME_PROGRAM = {
     "report_test": False, "tensorboard": False, "embed_manifest": False,
     "data_shards": 0, "distorted_copies": 0, "originals": 1, "hold_out": True,
     "distil": False, "start_from_plain": False, "plain_noise": 0.0,
-    "plain_label_smoothing": 0.0, "plain_restart": 0, "refine_beta_step": 0.0,
+    "plain_label_smoothing": 0.0, "refine_beta_step": 0.0,
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from mrc_jax.models.factored import Factored
 from mrc_jax.models.lenet5 import FACTORS, LeNet5
 from mrc_jax.models.mlp import Mlp
 from mrc_jax.models.resnet20 import ResNet20
+from mrc_jax.models.vgg8 import Vgg8
 from mrc_jax.models.vgg16 import Vgg16
 from mrc_jax.problem import Problem, State
 
@@ -40,7 +41,7 @@ def network(config: Config, dataset: Dataset) -> nn.Module:
     if config.model == "lenet5":
         net = LeNet5(dataset.scale)
         return Factored(net, FACTORS) if config.factored else net
-    kind = Vgg16 if config.model == "vgg16" else ResNet20
+    kind = {"vgg16": Vgg16, "resnet20": ResNet20, "vgg8": Vgg8}[config.model]
     net = kind(folded=True, classes=dataset.num_classes, scale=dataset.scale)
     return net.clone(width=config.width) if config.width else net
 
@@ -55,7 +56,7 @@ def plain_network(net: nn.Module) -> nn.Module:
 
 
 def is_normalised(net: nn.Module) -> bool:
-    return isinstance(net, Vgg16 | ResNet20)
+    return isinstance(net, Vgg16 | ResNet20 | Vgg8)
 
 
 def initial_weights(net: nn.Module, dataset: Dataset, seed: int) -> Any:

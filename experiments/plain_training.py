@@ -1,6 +1,7 @@
 """Training of the uncompressed network, which the report compares with and means may start from."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import chex
@@ -21,7 +22,8 @@ from mrc_jax.models.folding import fold
 
 _AUGMENT, _DROPOUT = 0x41554700, 0x44524F00  # of the key of a step of plain training
 _MOMENTUM = 0.9
-_WARM_UP = 20  # of its steps 'sgd' warms up in one
+_WARM_UP = 20  # of its steps 'sgd' and 'muon' warm up in one
+_NO_KERNEL = 3  # 'muon' has Adam's rate this much lower, for what is no kernel of a convolution
 
 
 def train(
@@ -148,21 +150,29 @@ def _updated(trained: Any, updates: Any) -> dict[str, Any]:
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
     """Adam, or AdamW where weights decay (Loshchilov and Hutter 2019, arXiv 1711.05101); or
-    Nesterov's momentum with weight decay in the gradient, its rate warmed up, and started again at
-    half where the config says so (SGDR, Loshchilov and Hutter 2017, arXiv 1608.03983).
+    Nesterov's momentum with weight decay in the gradient, its rate warmed up; or of the kernels of
+    convolutions that momentum made orthogonal, its rate warmed up, with decay as AdamW's (Muon,
+    Jordan 2024, https://kellerjordan.github.io/posts/muon).
     """
     rate, steps = config.plain_learning_rate, config.plain_steps
     decay = config.plain_weight_decay
+    warmed = partial(optax.warmup_cosine_decay_schedule, 0.0, warmup_steps=-(-steps // _WARM_UP))
     if config.plain_optimizer == "sgd":
-        restart = config.plain_restart
-        warmed = _warmed(rate, restart or steps)
-        if restart:
-            warmed = optax.join_schedules([warmed, _warmed(rate / 2, steps - restart)], [restart])
-        momentum = optax.sgd(warmed, _MOMENTUM, nesterov=True)
+        momentum = optax.sgd(warmed(rate, decay_steps=steps), _MOMENTUM, nesterov=True)
         return optax.chain(optax.add_decayed_weights(decay), momentum)
+    if config.plain_optimizer == "muon":
+        return optax.contrib.muon(
+            warmed(rate, decay_steps=steps),
+            beta=_MOMENTUM,
+            weight_decay=decay,
+            adam_learning_rate=warmed(rate / _NO_KERNEL, decay_steps=steps),
+            muon_weight_dimension_numbers=_matrices,
+        )
     cosine = optax.cosine_decay_schedule(rate, steps)
     return optax.adamw(cosine, weight_decay=decay) if decay else optax.adam(cosine)
 
 
-def _warmed(rate: float, steps: int) -> optax.Schedule:
-    return optax.warmup_cosine_decay_schedule(0.0, rate, -(-steps // _WARM_UP), steps)
+def _matrices(weights: Any) -> Any:
+    """For each kernel [h, w, in, out] of a convolution, which of its axes make the matrix."""
+    made = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+    return jax.tree.map(lambda x: made if x.ndim == 4 else None, weights)

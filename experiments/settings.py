@@ -15,10 +15,10 @@ from mrc_jax.errors import UsageError
 from mrc_jax.mesh import axes_of
 from mrc_jax.recipe import Recipe
 
-MODELS = ("mlp", "lenet5", "vgg16", "resnet20")
-NORMALISED = ("vgg16", "resnet20")  # with batch norm, which is folded
+MODELS = ("mlp", "lenet5", "vgg16", "resnet20", "vgg8")
+NORMALISED = ("vgg16", "resnet20", "vgg8")  # with batch norm, which is folded
 AUGMENTS = ("none", "crop_flip", "crop_flip_cutout")
-OPTIMIZERS = ("adam", "sgd")
+OPTIMIZERS = ("adam", "sgd", "muon")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +40,7 @@ class Config:
       factored: whether lenet5's kernels are coded by `mrc_jax.models.factored`.
       width: channels of the first convolution of one of NORMALISED; 0: as published.
       plain_steps, plain_learning_rate: training of the uncompressed network.
-      plain_optimizer: of it, 'adam' or 'sgd', see `experiments.plain_training`.
-      plain_restart: the step by which the rate of 'sgd' has fallen and starts again at half; 0:
-        none.
+      plain_optimizer: of it, 'adam', 'sgd' or 'muon', see `experiments.plain_training`.
       plain_weight_decay: a step takes this share times the rate from its weights; with 'sgd' this
         share of the weights is added to their gradient.
       plain_batch_size: examples of a step of it; 0: batch_size.
@@ -79,7 +77,6 @@ class Config:
     width: int = 0
     plain_learning_rate: float = 1e-3
     plain_optimizer: str = "adam"
-    plain_restart: int = 0
     plain_weight_decay: float = 0.0
     plain_batch_size: int = 0
     plain_label_smoothing: float = 0.0
@@ -164,7 +161,7 @@ class Config:
         if self.factored and self.model != "lenet5":
             raise UsageError(f"factored: only lenet5 has factors, not {self.model!r}")
         if self.width < 0 or (self.width and self.model not in NORMALISED):
-            names = " and ".join(NORMALISED)
+            names = ", ".join(NORMALISED)
             raise UsageError(f"width = {self.width}: only {names} have it; 0 is the published")
 
     def _check_plain(self) -> None:
@@ -177,12 +174,6 @@ class Config:
         if not 0 <= self.plain_weight_decay < math.inf:
             raise UsageError(
                 f"plain_weight_decay = {self.plain_weight_decay}: must be finite and at least 0"
-            )
-        ends = self.plain_steps if self.plain_optimizer == "sgd" else 1
-        if not 0 <= self.plain_restart < ends:
-            raise UsageError(
-                f"plain_restart = {self.plain_restart}: must be at least 0 and less than "
-                "plain_steps, and 0 without 'sgd'"
             )
         if not 0 <= self.plain_label_smoothing < 1:
             raise UsageError(

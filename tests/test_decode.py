@@ -20,6 +20,7 @@ from mrc_jax.manifest import Manifest, Tensor
 from mrc_jax.models.factored import Factored
 from mrc_jax.models.lenet5 import FACTORS, LeNet5
 from mrc_jax.models.resnet20 import ResNet20
+from mrc_jax.models.vgg8 import Vgg8
 from mrc_jax.models.vgg16 import Vgg16
 from mrc_jax.sharing import Sharing, group_of_entry, make_sharing, tree_of
 
@@ -93,7 +94,7 @@ def test_the_built_in_manifests_are_those_of_the_models(name, rules):
     assert data in builtin_manifests()
 
 
-@pytest.mark.parametrize("net", [Vgg16(folded=True), ResNet20(folded=True)])
+@pytest.mark.parametrize("net", [Vgg16(folded=True), ResNet20(folded=True), Vgg8(folded=True)])
 def test_the_built_in_manifests_are_those_of_the_folded_networks(net):
     shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.uint8))
     data = (make_golden.DATA / f"{type(net).__name__.lower()}.manifest").read_bytes()

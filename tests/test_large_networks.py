@@ -1,4 +1,4 @@
-"""VGG-16 and ResNet-20 on CIFAR-10 in widths of a few channels: trained, folded, coded, decoded."""
+"""Networks for CIFAR-10 in widths of a few channels: trained, folded, coded, decoded."""
 
 import dataclasses
 import importlib
@@ -23,7 +23,7 @@ from mrc_jax.errors import UsageError
 from mrc_jax.models.folding import fold
 from mrc_jax.sharing import make_sharing, tree_of
 
-NAMES = ("resnet20", "vgg16")
+NAMES = ("resnet20", "vgg16", "vgg8")
 
 
 def config_of(name: str, **fields: Any) -> Config:
@@ -58,7 +58,12 @@ def random_images(count: int = 12, side: int = 32) -> Dataset:
 
 @pytest.mark.parametrize(
     ("name", "parameters", "shared"),
-    [("resnet20", 269_034, 0), ("vgg16", 15_245_130, 0), ("vgg16", 15_245_130, 5 * 9 * 512 * 512)],
+    [
+        ("resnet20", 269_034, 0),
+        ("vgg8", 323_530, 0),
+        ("vgg16", 15_245_130, 0),
+        ("vgg16", 15_245_130, 5 * 9 * 512 * 512),
+    ],
 )
 def test_the_config_s_file_holds_the_network(name: str, parameters: int, shared: int) -> None:
     """As it is, and with entries that stand for eight weights of VGG-16's five widest convolutions

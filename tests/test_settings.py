@@ -142,8 +142,6 @@ def test_a_value_of_another_type_is_refused_by_name(fields: dict[str, Any]) -> N
         {"augment": "rotate"},
         {"plain_optimizer": "rmsprop"},
         {"plain_label_smoothing": 1.0},
-        {"plain_restart": 1},
-        {"plain_restart": 5, "plain_steps": 5, "plain_optimizer": "sgd"},
         {"plain_batch_size": -1},
         {"refine_beta_step": -1e-3},
         {"refine_beta_step": float("nan")},

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from configs import cifar10_two_cores
+from configs import cifar10_resnet20
 from experiments import networks
 from experiments.benchmark.measure import in_turns
 from experiments.benchmark.train import random_images
@@ -27,7 +27,7 @@ def rows() -> Iterator[dict[str, Any]]:
     dataset = random_images("cifar10", (32, 32, 3))
     calls: dict[int, Callable[[], None]] = {}
     held: dict[int, int] = {}
-    config = Config.from_config_dict(cifar10_two_cores.get_config())
+    config = Config.from_config_dict(cifar10_resnet20.get_config())
     for parts in PARTS:
         own = dataclasses.replace(config, batch_parts=parts)
         calls[parts], held[parts] = _program(own, dataset)
