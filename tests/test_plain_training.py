@@ -87,8 +87,9 @@ def test_muon_moves_a_convolution_s_kernel_by_a_matrix_near_to_orthogonal() -> N
         kernel = moved[f"Conv_{number}"]["kernel"]
         values = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), compute_uv=False)
         assert np.all((values > 0.6 * 0.03) & (values < 1.3 * 0.03)), number
+    # Adam with Nesterov, at a third of the rate.
     for others in (moved["Dense_0"]["kernel"], moved["Conv_1"]["BatchNorm_0"]["scale"]):
-        assert 0 < np.max(np.abs(others)) < 1.01 * 0.01  # Adam's, a third of the rate
+        assert 0.005 < np.max(np.abs(others)) < 0.015
 
 
 def test_the_batch_of_plain_training_is_its_own(
