@@ -25,9 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = "mlp"
     config.factored = False  # whether lenet5's kernels are coded by a cosine transform and gains
     config.hidden = (128, 64)
-    config.width = (
-        0  # channels of the first convolution where batch norm is folded; 0: the network's own
-    )
+    config.width = 0  # channels of the first convolution of these three; 0: the network's own
 
     # The file: at most file_bytes, and at least 97 % of them (94 % where indices are 'ordered').
     config.file_bytes = 600

@@ -26,6 +26,7 @@ from mrc_jax.models.vgg16 import Vgg16
 from mrc_jax.problem import Problem, State
 
 _EVALUATION_BATCH = 500
+_NORMALISED: dict[str, Any] = {"vgg16": Vgg16, "resnet20": ResNet20, "vgg8": Vgg8}
 
 
 def network(config: Config, dataset: Dataset) -> nn.Module:
@@ -41,8 +42,7 @@ def network(config: Config, dataset: Dataset) -> nn.Module:
     if config.model == "lenet5":
         net = LeNet5(dataset.scale)
         return Factored(net, FACTORS) if config.factored else net
-    kind = {"vgg16": Vgg16, "resnet20": ResNet20, "vgg8": Vgg8}[config.model]
-    net = kind(folded=True, classes=dataset.num_classes, scale=dataset.scale)
+    net = _NORMALISED[config.model](folded=True, classes=dataset.num_classes, scale=dataset.scale)
     return net.clone(width=config.width) if config.width else net
 
 
@@ -56,7 +56,7 @@ def plain_network(net: nn.Module) -> nn.Module:
 
 
 def is_normalised(net: nn.Module) -> bool:
-    return isinstance(net, Vgg16 | ResNet20 | Vgg8)
+    return isinstance(net, tuple(_NORMALISED.values()))
 
 
 def initial_weights(net: nn.Module, dataset: Dataset, seed: int) -> Any:

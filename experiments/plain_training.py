@@ -156,16 +156,21 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
     """
     rate, steps = config.plain_learning_rate, config.plain_steps
     decay = config.plain_weight_decay
-    warmed = partial(optax.warmup_cosine_decay_schedule, 0.0, warmup_steps=-(-steps // _WARM_UP))
+    warmed = partial(
+        optax.warmup_cosine_decay_schedule,
+        0.0,
+        warmup_steps=-(-steps // _WARM_UP),
+        decay_steps=steps,
+    )
     if config.plain_optimizer == "sgd":
-        momentum = optax.sgd(warmed(rate, decay_steps=steps), _MOMENTUM, nesterov=True)
+        momentum = optax.sgd(warmed(rate), _MOMENTUM, nesterov=True)
         return optax.chain(optax.add_decayed_weights(decay), momentum)
     if config.plain_optimizer == "muon":
         return optax.contrib.muon(
-            warmed(rate, decay_steps=steps),
+            warmed(rate),
             beta=_MOMENTUM,
             weight_decay=decay,
-            adam_learning_rate=warmed(rate / _NO_KERNEL, decay_steps=steps),
+            adam_learning_rate=warmed(rate / _NO_KERNEL),
             muon_weight_dimension_numbers=_matrices,
         )
     cosine = optax.cosine_decay_schedule(rate, steps)

@@ -39,14 +39,14 @@ def test_sgd_is_nesterov_s_momentum_with_decay_and_a_rate_that_warms_up_and_fall
     """By hand, with the whole training set's gradient replaced by none: labels and weights that
     give no gradient are not to be had, so the decay alone moves a weight that no pixel reaches.
     """
-    start, weights, _ = after(SGD, digits, 6)
+    start, weights, _ = after(SGD, digits, 8)
     begin, end = (
         np.asarray(x["params"]["Dense_0"]["kernel"], np.float64) for x in (start, weights)
     )
     dark = np.flatnonzero(digits.train.inputs.reshape(len(digits.train.labels), -1).max(0) == 0)
     assert len(dark)
     value, trace = begin[dark], np.zeros_like(begin[dark])
-    for number in range(6):
+    for number in range(8):
         rate = 0.5 * number / 2
         if number >= 2:
             rate = 0.5 * (1 + np.cos(np.pi * (number - 2) / 38)) / 2
