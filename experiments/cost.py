@@ -20,6 +20,7 @@ PROCESS = 388 << 20  # of Python with JAX and its compiler at work
 DECODER = 192 << 20  # of Python with what the measurement imports; NumPy alone takes less
 STATE = 37  # bytes an entry: mean and log-variance with Adam's four, what is coded, the order
 STEP = 52  # bytes an entry while a step is at work
+PARTED, PART = 26, 22  # the same of a step whose batch is in parts, and for each of them
 BLOCK = 8  # bytes a block: its beta and its index
 SHARED = 12  # bytes a parameter that shares its entry: the two index arrays and the sign
 VECTORS = 12  # bytes an entry that is coded: mean, log-variance and scale
@@ -50,7 +51,9 @@ RATES = {  # of a core
 }
 
 
-def training_bytes(manifest: Manifest, blocks: int, data_bytes: int, devices: int) -> int:
+def training_bytes(
+    manifest: Manifest, blocks: int, data_bytes: int, devices: int, parts: int
+) -> int:
     """Memory of each device in training, without the network's activations.
 
     Args:
@@ -58,10 +61,12 @@ def training_bytes(manifest: Manifest, blocks: int, data_bytes: int, devices: in
       blocks: of its file.
       data_bytes: of the training set.
       devices: that share the batches.
+      parts: of a batch, `batch_parts`.
     """
+    step = STEP if parts == 1 else PARTED + PART * parts
     shared = sum(t.size for t in manifest.coded if t.factor > 1)
     network = 8 * shared  # the network's own weights and their gradient, where they are others
-    own = (STATE + STEP) * manifest.entries + BLOCK * blocks
+    own = (STATE + step) * manifest.entries + BLOCK * blocks
     return own + SHARED * shared + network + data_bytes // devices
 
 
@@ -109,13 +114,13 @@ def told(problem: Problem, split: Split, plain_steps: int) -> str:
     waves = math.ceil(header.blocks / recipe.wave_blocks)
     refining = (waves - 1) * recipe.refine_steps
     data_bytes = sum(x.nbytes for x in jax.tree.leaves(data))
-    memory = training_bytes(manifest, header.blocks, data_bytes, devices) / 1e6
+    held = training_bytes(manifest, header.blocks, data_bytes, devices, recipe.batch_parts)
     each = f"on each of {devices} devices" if devices > 1 else "on the device"
     text = (
         f"plan: {header.blocks:,} blocks of {header.bits} bits for {header.entries:,} entries; "
         f"{plain_steps:,} + {recipe.steps:,} + {refining:,} steps (plain network, posterior, "
-        f"refining), {waves:,} waves\nestimate: {memory:,.1f} MB {each}, beside what the network's "
-        "layers hold; "
+        f"refining), {waves:,} waves\nestimate: {held / 1e6:,.1f} MB {each}, beside what the "
+        "network's layers hold; "
     )
     kind = jax.devices()[0].platform
     if kind not in RATES:

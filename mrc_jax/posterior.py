@@ -84,7 +84,9 @@ class Posterior(nn.Module):
         if self.is_initializing():
             self._create(net, args, kwargs)
         get = self.get_variable
-        entries = self.sampled(coded) if sample else sample_entries(self._parameters(), None, coded)
+        entries = sample_entries(
+            self._parameters(), self.make_rng("posterior") if sample else None, coded
+        )
         uncoded = [get("uncoded", t.path) for t in self.sharing.manifest.tensors if not t.factor]
         index_arrays = self.variables.get("sharing", {})
         tree = sharing_lib.expand(self.sharing, index_arrays, entries, uncoded)
@@ -100,9 +102,10 @@ class Posterior(nn.Module):
             self._store_uncoded({**tree, **updated})
         return out
 
-    def sampled(self, coded: Coded | None = None) -> chex.Array:
-        """The entries that `__call__` samples, float32[entries]."""
-        return sample_entries(self._parameters(), self.make_rng("posterior"), coded)
+    def sampled(self, samples: int, coded: Coded | None = None) -> chex.Array:
+        """`mirrored_samples` by the stream that `__call__` draws from; of one, its own sample."""
+        key = self.make_rng("posterior")
+        return mirrored_samples(self._parameters(), key, samples, coded)
 
     def _parameters(self) -> Parameters:
         names = ("mean", "log_variance", "log_prior_scale")
@@ -193,11 +196,29 @@ def sample_entries(
       key: consumed; None gives the mean.
       coded: entries that keep their coded value.
     """
-    entries = parameters["mean"]
     if key is not None:
-        noise = _stored_normal(key, entries.shape)
-        entries = entries + jnp.exp(0.5 * parameters["log_variance"]) * noise
+        return mirrored_samples(parameters, key, 1, coded)[0]
+    entries = parameters["mean"]
     return entries if coded is None else jnp.where(coded.is_coded, coded.value, entries)
+
+
+def mirrored_samples(
+    parameters: Parameters, key: chex.PRNGKey, samples: int, coded: Coded | None = None
+) -> chex.Array:
+    """Samples of the coded vector, float32[samples, entries]: each second one is the one before it
+    mirrored in the mean, the pairs independent (antithetic variates, Hammersley and Morton 1956).
+
+    Args:
+      parameters: of the posterior.
+      key: consumed.
+      samples: static.
+      coded: entries that keep their coded value.
+    """
+    mean = parameters["mean"]
+    noise = _stored_normal(key, (-(-samples // 2), *mean.shape))
+    noise = jnp.stack([noise, -noise], axis=1).reshape(-1, *mean.shape)[:samples]
+    drawn = mean + jnp.exp(0.5 * parameters["log_variance"]) * noise
+    return drawn if coded is None else jnp.where(coded.is_coded, coded.value, drawn)
 
 
 def _stored_normal(key: chex.PRNGKey, shape: tuple[int, ...]) -> chex.Array:

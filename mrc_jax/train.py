@@ -47,6 +47,7 @@ def train_step(
         kl = _kl_of_blocks(problem, gaussian, arrays, len(state.betas))
         entries = problem.posterior.apply(
             {"params": gaussian},
+            problem.recipe.batch_parts,
             coded,
             rngs={"posterior": jax.random.split(key, 2)[0]},
             method="sampled",
@@ -77,8 +78,8 @@ def train_step(
 def _loss_of_batch(
     problem: Problem, arrays: Any, state: State, entries: chex.Array, batch: Any, key: chex.PRNGKey
 ) -> tuple[chex.Array, chex.Array, Any]:
-    """The mean loss of the network with given entries, its gradient, and the 'uncoded' after it;
-    of `recipe.batch_parts` parts of the batch, one after another.
+    """The mean loss of `recipe.batch_parts` parts of the batch, one after another, the network with
+    entries of each part's own, [parts, entries]; its gradient, and the 'uncoded' after it.
     """
     if problem.augment is not None:
         moved = problem.augment(batch[0], jax.random.fold_in(key, _AUGMENT))
@@ -100,17 +101,20 @@ def _loss_of_batch(
         loss = jnp.mean(problem.loss(outputs, targets))
         return loss, updated.get("uncoded", uncoded)
 
-    def add(total: Any, part: Any) -> tuple[Any, None]:
-        loss, slope, uncoded = total
-        key, part = part
-        (one, uncoded), own = jax.value_and_grad(of_part, has_aux=True)(entries, uncoded, part, key)
-        return (loss + one / parts, slope + own / parts, uncoded), None
-
-    nothing = (jnp.zeros(()), jnp.zeros_like(entries), state.uncoded)
+    slope_of_part = jax.value_and_grad(of_part, has_aux=True)
     if parts == 1:
-        return add(nothing, (dropout, batch))[0]
+        (loss, uncoded), slope = slope_of_part(entries[0], state.uncoded, batch, dropout)
+        return loss, slope[None], uncoded
+
+    def one(uncoded: Any, own: Any) -> tuple[Any, Any]:
+        entries, key, part = own
+        (loss, uncoded), slope = slope_of_part(entries, uncoded, part, key)
+        return uncoded, (loss, slope / parts)
+
     each = jax.tree.map(lambda x: batches.in_parts(x, parts, problem.recipe.data_shards), batch)
-    return jax.lax.scan(add, nothing, (jax.random.split(dropout, parts), each))[0]
+    own = entries, jax.random.split(dropout, parts), each
+    uncoded, (losses, slopes) = jax.lax.scan(one, state.uncoded, own)
+    return jnp.mean(losses), slopes, uncoded
 
 
 def _moved(

@@ -233,13 +233,12 @@ def test_a_teacher_s_outputs_on_the_inputs_as_they_are_changed_are_the_targets()
 
 @pytest.mark.parametrize("is_taught", [False, True])
 @pytest.mark.parametrize("refining", [False, True])
-@pytest.mark.parametrize("parameterisation", ["mean_variance", "mean_kl"])
-def test_a_batch_in_parts_gives_the_steps_of_the_whole(parameterisation, refining, is_taught):
+def test_a_batch_in_parts_gives_the_steps_of_the_whole(refining, is_taught):
+    """Where there is no noise, of which each part has its own."""
     data = jax.tree.map(lambda x: x.reshape(2, 48, -1), DATA)
 
     def after(parts):
-        settings = {"parameterisation": parameterisation, "data_shards": 2}
-        made, arrays, state = problem(batch_parts=parts, **settings)
+        made, arrays, state = problem(batch_parts=parts, data_shards=2, log_std_init=-16.0)
         if is_taught:
             made = dataclasses.replace(
                 made, augment=lambda x, key: x + jax.random.normal(key, x.shape), teacher=network
@@ -274,6 +273,40 @@ def test_one_part_is_the_gradient_of_the_whole_network_s_application():
     assert metrics["loss"] == pytest.approx(float(wanted), rel=1e-5)
     step = 0.02 * slope["mean"] / (jnp.abs(slope["mean"]) + 1e-8)
     np.testing.assert_allclose(after.params["mean"], state.params["mean"] - step, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("parameterisation", ["mean_variance", "mean_kl"])
+def test_parts_have_samples_of_their_own_in_mirrored_pairs(parameterisation, parts):
+    """The gradient is the mean of the parts' by their samples, to which the noise is added by
+    hand.
+    """
+    made, arrays, state = problem(batch_parts=parts, parameterisation=parameterisation)
+    gaussian = made.gaussian(state.params, arrays)
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), 0)
+    streams = {"posterior": jax.random.split(key, 2)[0]}
+    drawn = made.posterior.apply({"params": gaussian}, parts, rngs=streams, method="sampled")
+    noise = (drawn - gaussian["mean"]) / jnp.exp(0.5 * gaussian["log_variance"])
+    assert len(np.unique(np.abs(noise).round(3), axis=0)) == parts // 2
+    batch = INPUTS[:32], TARGETS[:32]
+    pieces = [np.split(np.asarray(x), parts) for x in batch]
+
+    def loss(params):
+        found, params = [], made.gaussian(params, arrays)
+        deviation = jnp.exp(0.5 * params["log_variance"])
+        for number, (inputs, targets) in enumerate(zip(*pieces, strict=True)):
+            own = {"params": {"mean": params["mean"] + deviation * noise[number]}}
+            outputs = made.posterior.apply(own, inputs, sample=False)
+            found.append(jnp.mean(squared(outputs, targets)))
+        return jnp.mean(jnp.stack(found))
+
+    wanted, gradient = jax.value_and_grad(loss)(state.params)
+    still = state.replace(betas=0 * state.betas)
+    after, metrics = train.train_step(made, arrays, still, batch, False)
+    assert metrics["loss"] == pytest.approx(float(wanted), rel=1e-5)
+    for name, wanted in gradient.items():
+        found = after.opt_state[0].mu[name] / 0.1
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-6)
 
 
 def test_dropout_draws_for_each_part():
