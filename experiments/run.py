@@ -6,6 +6,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,11 +21,14 @@ from mrc_jax import api, files
 from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
 from mrc_jax.compress import Progress, code_all, kl_of_blocks, train_to_budget
 from mrc_jax.feed import steps_on
-from mrc_jax.mesh import Placed, local, make_mesh, own_shards, replicated
+from mrc_jax.laplace import budget_start
+from mrc_jax.mesh import Placed, everywhere, local, make_mesh, own_shards, replicated
 from mrc_jax.posterior import scaled_start
 from mrc_jax.problem import State
 from mrc_jax.recode import recode_all
 from mrc_jax.sharing import tree_of
+
+_FISHER_EXAMPLES = 10_000  # of which the curvature of a `budget_start` is taken
 
 
 class Run:
@@ -76,7 +80,7 @@ class Run:
         self.plain = self._plain(examples)
         if self.config.start_from_plain and int(self.state.step) == 0:
             first = networks.prepare(self.config, self.net, self.plain, self.mesh)[2]
-            self.state = self._scaled(first)
+            self.state = self._scaled(first, examples.inputs)
         targets = examples.labels
         if self.config.distil and self.config.augment != "none":
             self.problem = dataclasses.replace(self.problem, teacher=networks.Teacher(self.net))
@@ -85,13 +89,21 @@ class Run:
             targets = networks.probabilities(self.net, self.plain, examples.inputs)
         return examples.inputs, targets
 
-    def _scaled(self, state: State) -> State:
-        """A first state with the scales of the plain network, where the config says so."""
+    def _scaled(self, state: State, inputs: Any) -> State:
+        """A first state with the scales of the plain network, or at its budgets, where the config
+        says so.
+        """
         if not self.config.plain_noise:
             return state
         noise, sharing = self.config.plain_noise, self.problem.posterior.sharing
         params = jax.jit(scaled_start, static_argnums=1)(state.params, sharing, noise)
-        return dataclasses.replace(state, params=replicated(params, self.mesh))
+        state = dataclasses.replace(state, params=replicated(params, self.mesh))
+        if not self.config.budget_start:
+            return state
+        steps = -(-_FISHER_EXAMPLES // self.config.batch_size)
+        start = partial(budget_start, self.problem, steps=steps)
+        start = jax.jit(start, out_shardings=everywhere(self.mesh))
+        return start(self.arrays, state, networks.on_devices(inputs, self.config))
 
     def _plain(self, examples: Split) -> Any:
         """The plain network's weights, trained or from their checkpoint."""

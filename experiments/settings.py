@@ -50,6 +50,9 @@ class Config:
         mean square of their group's means, which is its prior scale at the start (groups of a
         tensor that has several: from sqrt(2) times to sqrt(1/8) of theirs), see
         `mrc_jax.posterior.scaled_start`; 0: log_std_init and prior_scale_init as they are.
+      budget_start: whether blocks start at their KL budgets, with betas to match and the least
+        noise where the loss is curved most, see `mrc_jax.laplace`; plain_noise is then the noise
+        under which that is measured.
       distil: whether its outputs are the targets of the posterior's training, in place of labels;
         with an augment those of the images as each step changes them.
       seed: of everything random.
@@ -82,6 +85,7 @@ class Config:
     plain_label_smoothing: float = 0.0
     start_from_plain: bool = False
     plain_noise: float = 0.0
+    budget_start: bool = False
     distil: bool = False
     seed: int = 0
     mesh: str = ""
@@ -171,6 +175,8 @@ class Config:
                 f"plain_noise = {self.plain_noise}: must be finite and at least 0, and 0 without "
                 "start_from_plain or with 'mean_kl'"
             )
+        if self.budget_start and not self.plain_noise:
+            raise UsageError("budget_start: needs a plain_noise above 0, such as 0.1")
         if not 0 <= self.plain_weight_decay < math.inf:
             raise UsageError(
                 f"plain_weight_decay = {self.plain_weight_decay}: must be finite and at least 0"

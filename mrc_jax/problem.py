@@ -97,6 +97,28 @@ class Problem:
         sharing, partition = self.posterior.sharing, self.header.partition
         return mean_kl.gaussian(params, sharing, partition, arrays["order"], self.budget_nats)
 
+    def outputs(
+        self, arrays: Any, uncoded: Any, entries: chex.Array, inputs: Any, dropout: chex.PRNGKey
+    ) -> tuple[Any, Any]:
+        """What the network gives in training, and the 'uncoded' after it.
+
+        Args:
+          arrays: of `index_arrays`.
+          uncoded: of `State`.
+          entries: the coded vector, float32[entries].
+          inputs: of a batch or a part of it.
+          dropout: key of the network's 'dropout'.
+        """
+        outputs, updated = self.posterior.apply(
+            {"params": {"mean": entries}, "sharing": arrays["sharing"], "uncoded": uncoded},
+            inputs,
+            sample=False,
+            rngs={"dropout": dropout},
+            mutable=["uncoded"],
+            **dict(self.net_kwargs),
+        )
+        return outputs, updated.get("uncoded", uncoded)
+
     def index_arrays(self, sharing: Any) -> dict[str, Any]:
         """The constant arrays that the compiled programs take as an argument.
 

@@ -90,16 +90,8 @@ def _loss_of_batch(
         inputs, targets = part
         if problem.teacher is not None:
             targets = problem.teacher(arrays["teacher"], inputs)
-        outputs, updated = problem.posterior.apply(
-            {"params": {"mean": entries}, "sharing": arrays["sharing"], "uncoded": uncoded},
-            inputs,
-            sample=False,
-            rngs={"dropout": key},
-            mutable=["uncoded"],
-            **dict(problem.net_kwargs),
-        )
-        loss = jnp.mean(problem.loss(outputs, targets))
-        return loss, updated.get("uncoded", uncoded)
+        outputs, uncoded = problem.outputs(arrays, uncoded, entries, inputs, key)
+        return jnp.mean(problem.loss(outputs, targets)), uncoded
 
     slope_of_part = jax.value_and_grad(of_part, has_aux=True)
     if parts == 1:

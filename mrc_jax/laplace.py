@@ -1,0 +1,112 @@
+"""A start of the posterior at its KL budgets, from means that are trained already.
+
+Around such means the loss is about quadratic, its curvature the Fisher information (Laplace's
+approximation, MacKay 1992). With a diagonal h of it, the objective of Algorithm 2 (MIRACLE) of a
+block with KL multiplier beta and prior scale p is least, entry by entry, at
+variance = p^2 / (1 + r), mean = trained mean * r / (1 + r), with r = h p^2 / beta; beta is what
+brings the block to its budget. Weights that the loss needs so begin exact and all others noisy.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mrc_jax import batches
+from mrc_jax.blocks import slots_to_blocks
+from mrc_jax.objective import in_slot_order
+from mrc_jax.posterior import log_prior_scale_of_entries
+from mrc_jax.problem import Problem, State, private_key
+
+_KEY = 0x4C41504C  # of the draws of the Fisher information
+_BETAS = (1e-15, 1e6)  # between which a block's lies
+_HALVINGS = 50
+
+
+def budget_start(problem: Problem, arrays: Any, state: State, inputs: Any, steps: int) -> State:
+    """The state with each block at its budget; betas are as they then are, whatever
+    `recipe.beta_init` is.
+
+    Args:
+      problem: whose network gives logits, parameterised by mean and variance.
+      arrays: what is constant.
+      state: with means as trained, and prior scales; its standard deviations are those of the noise
+        under which the curvature is taken.
+      inputs: of the data that the posterior will be trained on, as `train.train_on_arrays` has it.
+      steps: batches of which the curvature is taken; static.
+    """
+    fisher = fisher_diagonal(problem, arrays, state, inputs, steps)
+    log_scale = log_prior_scale_of_entries(state.params, problem.posterior.sharing)
+    precision = fisher * jnp.exp(2 * log_scale)
+    relative = jnp.square(state.params["mean"] * jnp.exp(-log_scale))
+    partition, order = problem.header.partition, arrays["order"]
+    block = order["slot"] % np.int32(partition.blocks)
+
+    def at(log_betas: chex.Array) -> tuple[chex.Array, chex.Array]:
+        ratio = precision * jnp.exp(-log_betas)[block]
+        kept = ratio / (1 + ratio)
+        return ratio, 0.5 * (jnp.log1p(ratio) + relative * jnp.square(kept) - kept)
+
+    def halve(_: Any, bounds: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
+        low, high = bounds
+        middle = 0.5 * (low + high)
+        kl = slots_to_blocks(in_slot_order(at(middle)[1], order), partition).sum(axis=0)
+        is_over = kl > problem.budget_nats
+        return jnp.where(is_over, middle, low), jnp.where(is_over, high, middle)
+
+    bounds = tuple(jnp.full_like(state.betas, np.log(x)) for x in _BETAS)
+    log_betas = jax.lax.fori_loop(0, _HALVINGS, halve, bounds)[1]
+    ratio = at(log_betas)[0]
+    params = {
+        **state.params,
+        "mean": state.params["mean"] * ratio / (1 + ratio),
+        "log_variance": 2 * log_scale - jnp.log1p(ratio),
+    }
+    return dataclasses.replace(state, params=params, betas=jnp.exp(log_betas))
+
+
+def fisher_diagonal(
+    problem: Problem, arrays: Any, state: State, inputs: Any, steps: int
+) -> chex.Array:
+    """An estimate without bias of the diagonal of the Fisher information of one example, its mean
+    under the posterior, float32[entries] in nats.
+
+    Classes are drawn from what the network says, so that the gradients of a batch's examples,
+    added with random signs, have their sum of squares as mean square (Hutchinson 1990).
+
+    Args: as of `budget_start`.
+    """
+    recipe, gaussian = problem.recipe, problem.gaussian(state.params, arrays)
+
+    def of_part(total: chex.Array, own: Any) -> tuple[chex.Array, None]:
+        entries, key, part = own
+        dropout, drawn, signed = jax.random.split(key, 3)
+
+        def signed_loss(entries: chex.Array) -> chex.Array:
+            logits, _ = problem.outputs(arrays, state.uncoded, entries, part, dropout)
+            classes = jax.random.categorical(drawn, jax.lax.stop_gradient(logits))
+            log_shares = jax.nn.log_softmax(logits)
+            losses = -jnp.take_along_axis(log_shares, classes[:, None], axis=1)[:, 0]
+            return jnp.sum(losses * jax.random.rademacher(signed, losses.shape, jnp.float32))
+
+        return total + jnp.square(jax.grad(signed_loss)(entries)), None
+
+    def of_step(total: chex.Array, number: chex.Array) -> tuple[chex.Array, None]:
+        key = jax.random.fold_in(jax.random.fold_in(private_key(state), _KEY), number)
+        noise, moved, own = jax.random.split(key, 3)
+        batch = batches.drawn(recipe, problem.mesh, inputs, number, state.key[0])
+        batch = problem.augment(batch, moved) if problem.augment is not None else batch
+        split = partial(batches.in_parts, parts=recipe.batch_parts, shards=recipe.data_shards)
+        entries: Any = problem.posterior.apply(
+            {"params": gaussian}, recipe.batch_parts, rngs={"posterior": noise}, method="sampled"
+        )
+        keys = jax.random.split(own, recipe.batch_parts)
+        return jax.lax.scan(of_part, total, (entries, keys, jax.tree.map(split, batch)))
+
+    nothing = jnp.zeros_like(state.params["mean"])
+    total, _ = jax.lax.scan(of_step, nothing, jnp.arange(steps, dtype=jnp.int32))
+    return total / np.float32(steps * recipe.batch_size)
