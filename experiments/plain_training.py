@@ -84,7 +84,7 @@ def program(
 
     Args: as in `train`.
     """
-    optimizer, augment = _optimizer(config), augment_of(config.augment)
+    optimizer, augment = _optimizer(config), augment_of(config.plain_augment or config.augment)
     key = jax.random.key(config.seed + 1)
     objective = _objective(net, config.plain_label_smoothing)
     shards, data = config.shards, networks.on_devices((split.inputs, split.labels), config)

@@ -44,6 +44,7 @@ class Config:
       plain_weight_decay: a step takes this share times the rate from its weights; with 'sgd' this
         share of the weights is added to their gradient.
       plain_batch_size: examples of a step of it; 0: batch_size.
+      plain_augment: what plain training does to images; '': what augment says.
       plain_label_smoothing: share of a label that is spread evenly over all classes there.
       start_from_plain: whether the posterior's means start there, and not at random.
       plain_noise: with start_from_plain, the standard deviations at the start in units of the root
@@ -82,6 +83,7 @@ class Config:
     plain_optimizer: str = "adam"
     plain_weight_decay: float = 0.0
     plain_batch_size: int = 0
+    plain_augment: str = ""
     plain_label_smoothing: float = 0.0
     start_from_plain: bool = False
     plain_noise: float = 0.0
@@ -122,11 +124,18 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises UsageError naming the first field that is impossible."""
-        kinds = {"data": NAMES, "model": MODELS, "augment": AUGMENTS, "plain_optimizer": OPTIMIZERS}
+        kinds = {
+            "data": NAMES,
+            "model": MODELS,
+            "augment": AUGMENTS,
+            "plain_augment": ("", *AUGMENTS),
+            "plain_optimizer": OPTIMIZERS,
+        }
         for name, known in kinds.items():
             if getattr(self, name) not in known:
                 raise UsageError(
-                    f"{name} = {getattr(self, name)!r}: must be one of {', '.join(known)}"
+                    f"{name} = {getattr(self, name)!r}: must be one of "
+                    + ", ".join(filter(None, known))
                 )
         if not self.name.isprintable() or not self.name:
             raise UsageError(f"name = {self.name!r}: must be one line of text")

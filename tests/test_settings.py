@@ -140,6 +140,7 @@ def test_a_value_of_another_type_is_refused_by_name(fields: dict[str, Any]) -> N
         {"beta_init": 0.0},
         {"selection": "best"},
         {"augment": "rotate"},
+        {"plain_augment": "rotate"},
         {"plain_optimizer": "rmsprop"},
         {"plain_label_smoothing": 1.0},
         {"plain_batch_size": -1},
