@@ -46,9 +46,8 @@ def problem(**settings: Any) -> tuple[Problem, Any, State]:
 @pytest.mark.parametrize("parts, shards", [(1, 1), (4, 1), (2, 2)])
 def test_the_fisher_information_is_that_of_a_linear_classifier(parts: int, shards: int) -> None:
     """E[x_j^2 p_k (1 - p_k)] of weight (j, k), by 20,000 batches. A batch's estimate has a variance
-    of at most 4 times its square (signed sums of 32 or fewer), so that none of 28 weights
-    is 5 standard errors, 7 %, off but once in 6e4 runs. Without the signs, or with the labels that
-    are likeliest, it would be.
+    of at most 4 times its square, so that none of 28 weights is 5 standard errors, 7 %, off but
+    once in 6e4 runs. With the classes that are likeliest it is.
     """
     made, arrays, state = problem(batch_parts=parts, data_shards=shards)
     inputs = INPUTS if shards == 1 else INPUTS.reshape(2, 32, 6)

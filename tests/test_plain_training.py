@@ -92,6 +92,15 @@ def test_muon_moves_a_convolution_s_kernel_by_a_matrix_near_to_orthogonal() -> N
         assert 0.005 < np.max(np.abs(others)) < 0.015
 
 
+def test_plain_training_may_change_images_in_a_way_of_its_own(digits: Dataset) -> None:
+    losses = [
+        after(dataclasses.replace(SMOKE, augment=name, plain_augment=own), digits, 5)[2]
+        for name, own in (("none", ""), ("crop_flip", "none"), ("crop_flip", ""))
+    ]
+    np.testing.assert_array_equal(losses[0], losses[1])
+    assert not np.allclose(losses[1], losses[2], rtol=1e-3)
+
+
 def test_the_batch_of_plain_training_is_its_own(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
