@@ -28,8 +28,6 @@ from mrc_jax.problem import State
 from mrc_jax.recode import recode_all
 from mrc_jax.sharing import tree_of
 
-_FISHER_EXAMPLES = 10_000  # of which the curvature of a `budget_start` is taken
-
 
 class Run:
     """One run in its work directory; `go` does what is left of it."""
@@ -96,14 +94,13 @@ class Run:
         if not self.config.plain_noise:
             return state
         noise, sharing = self.config.plain_noise, self.problem.posterior.sharing
+        if self.config.budget_start:
+            start = jax.jit(
+                partial(budget_start, self.problem), out_shardings=everywhere(self.mesh)
+            )
+            return start(self.arrays, state, networks.on_devices(inputs, self.config), noise)
         params = jax.jit(scaled_start, static_argnums=1)(state.params, sharing, noise)
-        state = dataclasses.replace(state, params=replicated(params, self.mesh))
-        if not self.config.budget_start:
-            return state
-        steps = -(-_FISHER_EXAMPLES // self.config.batch_size)
-        start = partial(budget_start, self.problem, steps=steps)
-        start = jax.jit(start, out_shardings=everywhere(self.mesh))
-        return start(self.arrays, state, networks.on_devices(inputs, self.config))
+        return dataclasses.replace(state, params=replicated(params, self.mesh))
 
     def _plain(self, examples: Split) -> Any:
         """The plain network's weights, trained or from their checkpoint."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -13,8 +14,9 @@ from mrc_jax import budget, codelength, container, index_codes
 from mrc_jax.compress import OnCall, code_all, file_of, train_to_budget
 from mrc_jax.decode import decode, weights_sha256
 from mrc_jax.errors import UsageError
-from mrc_jax.feed import steps_on
-from mrc_jax.mesh import local, replicated
+from mrc_jax.feed import on_devices, steps_on
+from mrc_jax.laplace import budget_start
+from mrc_jax.mesh import Placed, everywhere, local, replicated
 from mrc_jax.posterior import Posterior, init_variables
 from mrc_jax.problem import Augment, Loss, Problem, State, init_state
 from mrc_jax.recipe import Recipe
@@ -47,6 +49,7 @@ def compress_network(
     key: chex.PRNGKey,
     *,
     params: Any = None,
+    trained: bool = False,
     recipe: Recipe | None = None,
     net_kwargs: Mapping[str, Any] | None = None,
     augment: Augment | None = None,
@@ -65,6 +68,8 @@ def compress_network(
       it.
       key: all randomness comes from it.
       params: initial weights, as `net` takes them; a module makes its own where None.
+      trained: whether params are of a trained network that gives logits, and data are arrays: then
+        blocks start at their KL budgets around it (`laplace.budget_start`), and few steps do.
       recipe: the settings; Recipe() where None.
       net_kwargs: keyword arguments of the network in training, such as {'train': True}.
       augment: a pure function (inputs of a batch, key) -> inputs, applied in every step.
@@ -83,6 +88,10 @@ def compress_network(
     problem, arrays, state = prepare(
         net, params, loss, file_bytes, run_key, recipe or Recipe(), net_kwargs, augment, mesh
     )
+    if trained:
+        data = _placed(problem, data)
+        start_around = jax.jit(partial(budget_start, problem), out_shardings=everywhere(mesh))
+        state = start_around(arrays, state, data.arrays[0])
     run_steps = steps_on(problem, arrays, data)
     state = train_to_budget(problem, state, run_steps, on_call)
     state = code_all(problem, arrays, state, run_steps, on_call)
@@ -143,6 +152,15 @@ def result(problem: Problem, state: State, seconds: float) -> Compressed:
         "seconds": seconds,
     }
     return Compressed(file, manifest, weights, report)
+
+
+def _placed(problem: Problem, data: Any) -> Placed:
+    """The arrays on the devices that a start around trained weights needs."""
+    if problem.recipe.parameterisation == "mean_kl":
+        raise UsageError("trained: the parameterisation must be 'mean_variance', not 'mean_kl'")
+    if not isinstance(data, tuple | Placed):
+        raise UsageError("trained: data must be a tuple (inputs, targets) of arrays")
+    return Placed(on_devices(problem, data))
 
 
 def _initial(net: Any, data: Any, key: chex.PRNGKey, net_kwargs: Mapping[str, Any]) -> Any:

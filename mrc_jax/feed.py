@@ -46,7 +46,7 @@ def steps_on(problem: Problem, arrays: Any, data: Any) -> RunSteps:
         )
     whole = everywhere(mesh)
     if isinstance(data, tuple | Placed):
-        data = _on_devices(problem, data)
+        data = on_devices(problem, data)
         program = jax.jit(
             partial(train.train_on_arrays, problem),
             static_argnames=("steps", "refining"),
@@ -72,8 +72,8 @@ def steps_on(problem: Problem, arrays: Any, data: Any) -> RunSteps:
     return run
 
 
-def _on_devices(problem: Problem, data: Any) -> Any:
-    """Arrays as `train.train_on_arrays` takes them."""
+def on_devices(problem: Problem, data: Any) -> Any:
+    """Arrays as `train.train_on_arrays` takes them, of a tuple or of `Placed`."""
     mesh, shards = problem.mesh, problem.recipe.data_shards
     if isinstance(data, Placed):
         return data.arrays

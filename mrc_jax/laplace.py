@@ -19,26 +19,32 @@ import numpy as np
 from mrc_jax import batches
 from mrc_jax.blocks import slots_to_blocks
 from mrc_jax.objective import in_slot_order
-from mrc_jax.posterior import log_prior_scale_of_entries
+from mrc_jax.posterior import log_prior_scale_of_entries, scaled_start
 from mrc_jax.problem import Problem, State, private_key
 
 _KEY = 0x4C41504C  # of the draws of the Fisher information
 _BETAS = (1e-15, 1e6)  # between which a block's lies
 _HALVINGS = 50
+EXAMPLES = 10_000  # of which the curvature is taken
+NOISE = 0.1  # under which it is, in units of the means
 
 
-def budget_start(problem: Problem, arrays: Any, state: State, inputs: Any, steps: int) -> State:
-    """The state with each block at its budget; betas are as they then are, whatever
-    `recipe.beta_init` is.
+def budget_start(
+    problem: Problem, arrays: Any, state: State, inputs: Any, noise: float = NOISE
+) -> State:
+    """The state with prior scales of `scaled_start`, each block at its budget, and betas to match,
+    whatever `recipe.beta_init` is.
 
     Args:
       problem: whose network gives logits, parameterised by mean and variance.
       arrays: what is constant.
-      state: with means as trained, and prior scales; its standard deviations are those of the noise
-        under which the curvature is taken.
+      state: with means as trained.
       inputs: of the data that the posterior will be trained on, as `train.train_on_arrays` has it.
-      steps: batches of which the curvature is taken; static.
+      noise: of `scaled_start`, under which the curvature is taken.
     """
+    params = scaled_start(state.params, problem.posterior.sharing, noise)
+    state = dataclasses.replace(state, params=params)
+    steps = -(-EXAMPLES // problem.recipe.batch_size)
     fisher = fisher_diagonal(problem, arrays, state, inputs, steps)
     log_scale = log_prior_scale_of_entries(state.params, problem.posterior.sharing)
     precision = fisher * jnp.exp(2 * log_scale)
@@ -78,7 +84,10 @@ def fisher_diagonal(
     The square of the gradient of a batch's summed loss, the classes drawn from what the network
     says: an example's gradient is then zero on average, so the squares alone are left of the sum.
 
-    Args: as of `budget_start`.
+    Args:
+      problem, arrays, inputs: as of `budget_start`.
+      state: of the posterior.
+      steps: batches; static.
     """
     recipe, gaussian = problem.recipe, problem.gaussian(state.params, arrays)
 

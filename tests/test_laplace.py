@@ -19,7 +19,7 @@ from mrc_jax.compress import kl_of_blocks
 from mrc_jax.errors import UsageError
 from mrc_jax.gaussian import kl_nats
 from mrc_jax.laplace import budget_start, fisher_diagonal
-from mrc_jax.posterior import Posterior, init_variables, log_prior_scale_of_entries
+from mrc_jax.posterior import Posterior, init_variables, log_prior_scale_of_entries, scaled_start
 from mrc_jax.problem import Problem, State, init_state
 from mrc_jax.recipe import Recipe
 from mrc_jax.sharing import make_sharing
@@ -68,12 +68,13 @@ def test_blocks_start_at_their_budgets_where_the_objective_is_least() -> None:
     loss + beta KL is zero in every mean and log-variance.
     """
     made, arrays, state = problem()
-    start = jax.jit(lambda state: budget_start(made, arrays, state, INPUTS, 50))(state)
+    start = jax.jit(lambda state: budget_start(made, arrays, state, INPUTS))(state)
     kl = kl_of_blocks(made, arrays, start.params)
     assert len(kl) > 2
     np.testing.assert_allclose(kl, made.budget_nats, rtol=1e-4)
-    fisher = fisher_diagonal(made, arrays, state, INPUTS, 50)
-    log_scale = log_prior_scale_of_entries(state.params, made.posterior.sharing)
+    params = scaled_start(state.params, made.posterior.sharing, 0.1)
+    fisher = fisher_diagonal(made, arrays, state.replace(params=params), INPUTS, 10_000 // 32 + 1)
+    log_scale = log_prior_scale_of_entries(params, made.posterior.sharing)
     beta = start.betas[arrays["order"]["slot"] % made.header.blocks]
     assert float(beta.max() / beta.min()) > 1.1  # blocks differ
 
@@ -89,7 +90,7 @@ def test_blocks_start_at_their_budgets_where_the_objective_is_least() -> None:
 
 def test_weights_without_curvature_leave_a_block_under_its_budget() -> None:
     made, arrays, state = problem()
-    start = budget_start(made, arrays, state, 0 * INPUTS, 5)  # the biases alone count
+    start = budget_start(made, arrays, state, 0 * INPUTS)  # the biases alone count
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(start.params))
     kl = kl_of_blocks(made, arrays, start.params)
     assert float(kl.max()) <= made.budget_nats * 1.001 and float(start.betas.min()) > 0
