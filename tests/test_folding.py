@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from mrc_jax.errors import UsageError
-from mrc_jax.models.convolution import EPSILON, NormConv, _convolve, _shift_and_multiply, convolve
+from mrc_jax.models.convolution import (
+    EPSILON,
+    NormConv,
+    _by_tiles,
+    _convolve,
+    _has_tiles,
+    _shift_and_multiply,
+    convolve,
+)
 from mrc_jax.models.folding import fold
 from mrc_jax.models.resnet20 import ResNet20
 from mrc_jax.models.vgg8 import Vgg8
@@ -55,6 +63,36 @@ def test_a_convolution_is_flax_s_in_both_forms(
     for made in (convolve, _shift_and_multiply, _convolve):
         found = made(jnp.asarray(x.transpose(3, 1, 2, 0)), jnp.asarray(kernel), stride, padding)
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [2, 8])
+@pytest.mark.parametrize("size", [(2, 2), (8, 6)])
+def test_a_convolution_by_tiles_is_flax_s_and_so_are_its_gradients(
+    channels: int, size: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(channels)
+    x = jnp.asarray(rng.normal(size=(5, *size, channels)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, channels, 4)), jnp.float32)
+    conv = nn.Conv(4, (3, 3), padding=[(1, 1)] * 2, use_bias=False, precision="highest")
+
+    def by_flax(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.asarray(conv.apply({"params": {"kernel": kernel}}, x))
+
+    def by_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _by_tiles(x.transpose(3, 1, 2, 0), kernel).transpose(3, 1, 2, 0)
+
+    wanted, pull = jax.vjp(by_flax, x, kernel)
+    found, pull_tiles = jax.vjp(by_tiles, x, kernel)
+    slope = jnp.asarray(rng.normal(size=wanted.shape), jnp.float32)
+    for one, other in zip((found, *pull_tiles(slope)), (wanted, *pull(slope)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=3e-5)
+
+
+def test_tiles_are_for_what_they_are_right_for() -> None:
+    images, kernel = jnp.zeros((8, 6, 4, 1)), jnp.zeros((3, 3, 8, 2))
+    assert _has_tiles(images, kernel, 1, 1)
+    assert not _has_tiles(images, kernel, 2, 1) and not _has_tiles(images, kernel, 1, 0)
+    assert not _has_tiles(images[:, 1:], kernel, 1, 1) and not _has_tiles(images, kernel[:2], 1, 1)
 
 
 def test_a_folded_channel_by_hand() -> None:
