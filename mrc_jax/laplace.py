@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrc_jax import batches
+from mrc_jax import batches, posterior
 from mrc_jax.blocks import slots_to_blocks
 from mrc_jax.objective import in_slot_order
 from mrc_jax.posterior import log_prior_scale_of_entries, scaled_start
@@ -89,30 +89,31 @@ def fisher_diagonal(
       state: of the posterior.
       steps: batches; static.
     """
-    recipe, gaussian = problem.recipe, problem.gaussian(state.params, arrays)
+    recipe, moments = problem.recipe, posterior.moments(problem.gaussian(state.params, arrays))
+    parts = recipe.batch_parts
 
-    def of_part(total: chex.Array, own: Any) -> tuple[chex.Array, None]:
-        entries, key, part = own
-        dropout, drawn = jax.random.split(key)
+    def of_part(key: chex.PRNGKey, carried: Any, own: Any) -> tuple[Any, None]:
+        (noise, total), (number, part) = carried, own
+        noise = posterior.mirrored_noise(key, number, noise)
+        dropout, drawn = jax.random.split(jax.random.fold_in(key, parts + number))
+        entries = posterior.sample_of_noise(moments, noise)
 
         def loss(entries: chex.Array) -> chex.Array:
             logits, _ = problem.outputs(arrays, state.uncoded, entries, part, dropout)
             classes = jax.random.categorical(drawn, jax.lax.stop_gradient(logits))
             return -jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(logits), classes[:, None], 1))
 
-        return total + jnp.square(jax.grad(loss)(entries)), None
+        return (noise, total + jnp.square(jax.grad(loss)(entries))), None
 
     def of_step(total: chex.Array, number: chex.Array) -> tuple[chex.Array, None]:
         key = jax.random.fold_in(jax.random.fold_in(private_key(state), _KEY), number)
-        noise, moved, own = jax.random.split(key, 3)
+        own, moved = jax.random.split(key)
         batch = batches.drawn(recipe, problem.mesh, inputs, number, state.key[0])
         batch = problem.augment(batch, moved) if problem.augment is not None else batch
-        split = partial(batches.in_parts, parts=recipe.batch_parts, shards=recipe.data_shards)
-        entries: Any = problem.posterior.apply(
-            {"params": gaussian}, recipe.batch_parts, rngs={"posterior": noise}, method="sampled"
-        )
-        keys = jax.random.split(own, recipe.batch_parts)
-        return jax.lax.scan(of_part, total, (entries, keys, jax.tree.map(split, batch)))
+        split = partial(batches.in_parts, parts=parts, shards=recipe.data_shards)
+        each = jnp.arange(parts, dtype=jnp.int32), jax.tree.map(split, batch)
+        (_, total), _ = jax.lax.scan(partial(of_part, own), (nothing, total), each)
+        return total, None
 
     nothing = jnp.zeros_like(state.params["mean"])
     total, _ = jax.lax.scan(of_step, nothing, jnp.arange(steps, dtype=jnp.int32))

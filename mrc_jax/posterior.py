@@ -102,10 +102,9 @@ class Posterior(nn.Module):
             self._store_uncoded({**tree, **updated})
         return out
 
-    def sampled(self, samples: int, coded: Coded | None = None) -> chex.Array:
-        """`mirrored_samples` by the stream that `__call__` draws from; of one, its own sample."""
-        key = self.make_rng("posterior")
-        return mirrored_samples(self._parameters(), key, samples, coded)
+    def sample_key(self) -> chex.PRNGKey:
+        """What `__call__` gives `sample_entries`."""
+        return self.make_rng("posterior")
 
     def _parameters(self) -> Parameters:
         names = ("mean", "log_variance", "log_prior_scale")
@@ -196,38 +195,57 @@ def sample_entries(
       key: consumed; None gives the mean.
       coded: entries that keep their coded value.
     """
-    if key is not None:
-        return mirrored_samples(parameters, key, 1, coded)[0]
-    entries = parameters["mean"]
-    return entries if coded is None else jnp.where(coded.is_coded, coded.value, entries)
+    if key is None:
+        entries = parameters["mean"]
+        return entries if coded is None else jnp.where(coded.is_coded, coded.value, entries)
+    noise = stored_noise(key, parameters["mean"].size)
+    return sample_of_noise(moments(parameters), noise, coded)
 
 
-def mirrored_samples(
-    parameters: Parameters, key: chex.PRNGKey, samples: int, coded: Coded | None = None
+def moments(parameters: Parameters) -> tuple[chex.Array, chex.Array]:
+    """Mean and standard deviation of the coded vector, float32[entries] each."""
+    return parameters["mean"], jnp.exp(0.5 * parameters["log_variance"])
+
+
+def sample_of_noise(
+    moments: tuple[chex.Array, chex.Array], noise: chex.Array, coded: Coded | None = None
 ) -> chex.Array:
-    """Samples of the coded vector, float32[samples, entries]: each second one is the one before it
-    mirrored in the mean, the pairs independent (antithetic variates, Hammersley and Morton 1956).
+    """The sample of the coded vector with this noise, float32[entries].
 
     Args:
-      parameters: of the posterior.
-      key: consumed.
-      samples: static.
+      moments: of the posterior.
+      noise: standard normals, float32[entries].
       coded: entries that keep their coded value.
     """
-    mean = parameters["mean"]
-    noise = _stored_normal(key, (-(-samples // 2), *mean.shape))
-    noise = jnp.stack([noise, -noise], axis=1).reshape(-1, *mean.shape)[:samples]
-    drawn = mean + jnp.exp(0.5 * parameters["log_variance"]) * noise
+    mean, deviation = moments
+    drawn = mean + deviation * noise
     return drawn if coded is None else jnp.where(coded.is_coded, coded.value, drawn)
 
 
-def _stored_normal(key: chex.PRNGKey, shape: tuple[int, ...]) -> chex.Array:
+def stored_noise(key: chex.PRNGKey, entries: int) -> chex.Array:
     """Standard normals, in memory: or XLA on a CPU draws one for every parameter that shares its
     entry, a fifth of a step.
     """
     word = jax.random.key_data(key).ravel()[0]
-    draw = partial(jax.random.normal, shape=shape, dtype=jnp.float32)
-    return stored(draw, word, jnp.zeros(shape, jnp.float32), key)
+    draw = partial(_normal, entries=entries)
+    return stored(draw, word, jnp.zeros(entries, jnp.float32), key)
+
+
+def mirrored_noise(key: chex.PRNGKey, number: chex.Numeric, last: chex.Array) -> chex.Array:
+    """The noise of one of many samples, taken in order: each with an odd number has the negative of
+    the one before it, the pairs are independent (antithetic variates, Hammersley and Morton 1956).
+
+    Args:
+      key: of all samples.
+      number: of the sample, from 0.
+      last: the noise of the one before, float32[entries].
+    """
+    draw = partial(_normal, jax.random.fold_in(key, number), last.size)
+    return jax.lax.cond(number % 2 == 1, lambda: -last, draw)
+
+
+def _normal(key: chex.PRNGKey, entries: int) -> chex.Array:
+    return jax.random.normal(key, (entries,), jnp.float32)
 
 
 def _first_scales(sharing: Sharing) -> np.ndarray:

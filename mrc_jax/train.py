@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mrc_jax import batches
+from mrc_jax import batches, posterior
 from mrc_jax.blocks import Partition
 from mrc_jax.budget import update_betas
 from mrc_jax.objective import block_kl_nats, coded_blocks, penalty_nats
 from mrc_jax.posterior import log_prior_scale_of_entries
 from mrc_jax.problem import Problem, State, adam, private_key
+
+Moments = tuple[chex.Array, chex.Array]  # of the posterior: mean, standard deviation
 
 _AUGMENT = 0x41554700  # of a step's key, beside the two that the posterior and dropout have
 
@@ -42,20 +44,13 @@ def train_step(
     coded = state.coded if refining else None
     done = coded_blocks(state.coded, header.partition, arrays["order"]) if refining else None
 
-    def sampled(params: Any) -> tuple[tuple[chex.Array, chex.Array], chex.Array]:
+    def of_parameters(params: Any) -> tuple[tuple[Moments, chex.Array], chex.Array]:
         gaussian = problem.gaussian(params, arrays)
         kl = _kl_of_blocks(problem, gaussian, arrays, len(state.betas))
-        entries = problem.posterior.apply(
-            {"params": gaussian},
-            problem.recipe.batch_parts,
-            coded,
-            rngs={"posterior": jax.random.split(key, 2)[0]},
-            method="sampled",
-        )
-        return (cast(chex.Array, entries), penalty_nats(state.betas, kl, done)), kl
+        return (posterior.moments(gaussian), penalty_nats(state.betas, kl, done)), kl
 
-    (entries, penalty), pull, kl = jax.vjp(sampled, state.params, has_aux=True)
-    loss, slope, uncoded = _loss_of_batch(problem, arrays, state, entries, batch, key)
+    (moments, penalty), pull, kl = jax.vjp(of_parameters, state.params, has_aux=True)
+    loss, slope, uncoded = _loss_of_batch(problem, arrays, state, moments, coded, batch, key)
     gradient = pull((slope, jnp.ones_like(penalty)))[0]
     params, opt_state = _moved(problem, arrays, state, gradient, refining)
     live = jnp.arange(len(state.betas)) < arrays.get("blocks", header.blocks)
@@ -76,18 +71,21 @@ def train_step(
 
 
 def _loss_of_batch(
-    problem: Problem, arrays: Any, state: State, entries: chex.Array, batch: Any, key: chex.PRNGKey
-) -> tuple[chex.Array, chex.Array, Any]:
-    """The mean loss of `recipe.batch_parts` parts of the batch, one after another, the network with
-    entries of each part's own, [parts, entries]; its gradient, and the 'uncoded' after it.
+    problem: Problem, arrays: Any, state: State, moments: Moments, coded: Any, batch: Any, key: Any
+) -> tuple[chex.Array, Moments, Any]:
+    """The mean loss of `recipe.batch_parts` parts of the batch, one after another, each with a
+    sample of its own of the posterior with the given moments; its gradient by the moments, and the
+    'uncoded' after it.
     """
     if problem.augment is not None:
         moved = problem.augment(batch[0], jax.random.fold_in(key, _AUGMENT))
         batch = (moved, batch[1])
-    parts, dropout = problem.recipe.batch_parts, jax.random.split(key, 2)[1]
+    parts, (own, dropout) = problem.recipe.batch_parts, jax.random.split(key, 2)
+    sample_key: Any = problem.posterior.apply({}, rngs={"posterior": own}, method="sample_key")
 
-    def of_part(entries: chex.Array, uncoded: Any, part: Any, key: Any) -> tuple[chex.Array, Any]:
+    def of_part(moments: Moments, noise: Any, uncoded: Any, part: Any, key: Any) -> Any:
         inputs, targets = part
+        entries = posterior.sample_of_noise(moments, noise, coded)
         if problem.teacher is not None:
             targets = problem.teacher(arrays["teacher"], inputs)
         outputs, uncoded = problem.outputs(arrays, uncoded, entries, inputs, key)
@@ -95,18 +93,23 @@ def _loss_of_batch(
 
     slope_of_part = jax.value_and_grad(of_part, has_aux=True)
     if parts == 1:
-        (loss, uncoded), slope = slope_of_part(entries[0], state.uncoded, batch, dropout)
-        return loss, slope[None], uncoded
+        noise = posterior.stored_noise(sample_key, problem.header.entries)
+        (loss, uncoded), slope = slope_of_part(moments, noise, state.uncoded, batch, dropout)
+        return loss, slope, uncoded
 
-    def one(uncoded: Any, own: Any) -> tuple[Any, Any]:
-        entries, key, part = own
-        (loss, uncoded), slope = slope_of_part(entries, uncoded, part, key)
-        return uncoded, (loss, slope / parts)
+    def one(carried: Any, number_and_part: Any) -> tuple[Any, None]:
+        (noise, uncoded, *sums), (number, *part) = carried, number_and_part
+        noise = posterior.mirrored_noise(sample_key, number, noise)
+        (loss, uncoded), slope = slope_of_part(moments, noise, uncoded, *part)
+        return (noise, uncoded, *jax.tree.map(jnp.add, sums, [loss, slope])), None
 
     each = jax.tree.map(lambda x: batches.in_parts(x, parts, problem.recipe.data_shards), batch)
-    own = entries, jax.random.split(dropout, parts), each
-    uncoded, (losses, slopes) = jax.lax.scan(one, state.uncoded, own)
-    return jnp.mean(losses), slopes, uncoded
+    numbers, keys = jnp.arange(parts, dtype=jnp.int32), jax.random.split(dropout, parts)
+    nothing = jnp.zeros_like(moments[0])
+    start = nothing, state.uncoded, jnp.float32(0), (nothing, nothing)
+    (_, uncoded, *sums), _ = jax.lax.scan(one, start, (numbers, each, keys))
+    loss, slope = jax.tree.map(lambda x: x / np.float32(parts), sums)
+    return loss, slope, uncoded
 
 
 def _moved(

@@ -89,9 +89,10 @@ def test_a_convolution_by_tiles_is_flax_s_and_so_are_its_gradients(
 
 
 def test_tiles_are_for_what_they_are_right_for() -> None:
-    images, kernel = jnp.zeros((8, 6, 4, 1)), jnp.zeros((3, 3, 8, 2))
+    images, kernel = jnp.zeros((24, 6, 4, 1)), jnp.zeros((3, 3, 24, 2))
     assert _has_tiles(images, kernel, 1, 1)
     assert not _has_tiles(images, kernel, 2, 1) and not _has_tiles(images, kernel, 1, 0)
+    assert not _has_tiles(images[:9], kernel[:, :, :9], 1, 1)
     assert not _has_tiles(images[:, 1:], kernel, 1, 1) and not _has_tiles(images, kernel[:2], 1, 1)
 
 

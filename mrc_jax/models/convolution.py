@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from mrc_jax.models.winograd import convolve_3x3
 
 _SMALL = 512  # weights of an output channel, at most
-_DEEP = 8  # channels of an image, at least, for tiles
+_DEEP = 24  # channels of an image, at least, for tiles, which take twice as long to compile
 EPSILON = 1e-5  # added to the variances of batch norm
 
 
