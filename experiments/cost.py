@@ -19,8 +19,7 @@ from mrc_jax.problem import Problem
 PROCESS = 388 << 20  # of Python with JAX and its compiler at work
 DECODER = 192 << 20  # of Python with what the measurement imports; NumPy alone takes less
 STATE = 37  # bytes an entry: mean and log-variance with Adam's four, what is coded, the order
-STEP = 52  # bytes an entry while a step is at work
-PARTED, PART = 26, 22  # the same of a step whose batch is in parts, and for each of them
+STEP = 52  # bytes an entry while a step is at work, however many parts its batch has
 BLOCK = 8  # bytes a block: its beta and its index
 SHARED = 12  # bytes a parameter that shares its entry: the two index arrays and the sign
 VECTORS = 12  # bytes an entry that is coded: mean, log-variance and scale
@@ -51,9 +50,7 @@ RATES = {  # of a core
 }
 
 
-def training_bytes(
-    manifest: Manifest, blocks: int, data_bytes: int, devices: int, parts: int
-) -> int:
+def training_bytes(manifest: Manifest, blocks: int, data_bytes: int, devices: int) -> int:
     """Memory of each device in training, without the network's activations.
 
     Args:
@@ -61,12 +58,10 @@ def training_bytes(
       blocks: of its file.
       data_bytes: of the training set.
       devices: that share the batches.
-      parts: of a batch, `batch_parts`.
     """
-    step = STEP if parts == 1 else PARTED + PART * parts
     shared = sum(t.size for t in manifest.coded if t.factor > 1)
     network = 8 * shared  # the network's own weights and their gradient, where they are others
-    own = (STATE + step) * manifest.entries + BLOCK * blocks
+    own = (STATE + STEP) * manifest.entries + BLOCK * blocks
     return own + SHARED * shared + network + data_bytes // devices
 
 
@@ -114,7 +109,7 @@ def told(problem: Problem, split: Split, plain_steps: int) -> str:
     waves = math.ceil(header.blocks / recipe.wave_blocks)
     refining = (waves - 1) * recipe.refine_steps
     data_bytes = sum(x.nbytes for x in jax.tree.leaves(data))
-    held = training_bytes(manifest, header.blocks, data_bytes, devices, recipe.batch_parts)
+    held = training_bytes(manifest, header.blocks, data_bytes, devices)
     each = f"on each of {devices} devices" if devices > 1 else "on the device"
     text = (
         f"plan: {header.blocks:,} blocks of {header.bits} bits for {header.entries:,} entries; "

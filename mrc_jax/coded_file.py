@@ -12,7 +12,8 @@ from mrc_jax import index_codes
 from mrc_jax.container import Container, Header, little_endian, pack
 from mrc_jax.encode import encode_vector
 from mrc_jax.mesh import everywhere, replicated
-from mrc_jax.posterior import Parameters, log_prior_scale_of_entries, prior_scale
+from mrc_jax.posterior import log_prior_scale_of_entries, prior_scale
+from mrc_jax.samples import Parameters
 from mrc_jax.sharing import Sharing
 
 

@@ -24,8 +24,9 @@ from mrc_jax.gaussian import kl_nats, log_weight_variance_nats2
 from mrc_jax.index_room import IndexRoom
 from mrc_jax.mesh import everywhere
 from mrc_jax.objective import block_kl_nats, coded_blocks
-from mrc_jax.posterior import Coded, log_prior_scale_of_entries, prior_scale, round_scale
+from mrc_jax.posterior import log_prior_scale_of_entries, prior_scale, round_scale
 from mrc_jax.problem import Problem, State, private_key
+from mrc_jax.samples import Coded
 from mrc_jax.waves import waves
 
 OVER_BUDGET = (

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mrc_jax.posterior import Coded
 from mrc_jax.problem import Problem, State
+from mrc_jax.samples import Coded
 
 _AT_ONCE = 20  # examples whose own gradients are in memory: each has a row of all weights
 _IN_DOUBT = 0.9  # of the examples of the curvature; the others are drawn evenly

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrc_jax import batches, posterior
+from mrc_jax import batches, samples
 from mrc_jax.blocks import slots_to_blocks
 from mrc_jax.objective import in_slot_order
 from mrc_jax.posterior import log_prior_scale_of_entries, scaled_start
@@ -89,14 +89,14 @@ def fisher_diagonal(
       state: of the posterior.
       steps: batches; static.
     """
-    recipe, moments = problem.recipe, posterior.moments(problem.gaussian(state.params, arrays))
+    recipe, moments = problem.recipe, samples.moments(problem.gaussian(state.params, arrays))
     parts = recipe.batch_parts
 
     def of_part(key: chex.PRNGKey, carried: Any, own: Any) -> tuple[Any, None]:
         (noise, total), (number, part) = carried, own
-        noise = posterior.mirrored_noise(key, number, noise)
+        noise = samples.mirrored_noise(key, number, noise)
         dropout, drawn = jax.random.split(jax.random.fold_in(key, parts + number))
-        entries = posterior.sample_of_noise(moments, noise)
+        entries = samples.sample_of_noise(moments, noise)
 
         def loss(entries: chex.Array) -> chex.Array:
             logits, _ = problem.outputs(arrays, state.uncoded, entries, part, dropout)

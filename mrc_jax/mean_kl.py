@@ -24,7 +24,8 @@ from mrc_jax.blocks import Partition, lanes_in_use, slots_to_blocks
 from mrc_jax.errors import UsageError
 from mrc_jax.gaussian import kl_nats
 from mrc_jax.objective import in_entry_order, in_slot_order
-from mrc_jax.posterior import Parameters, log_prior_scale_of_entries
+from mrc_jax.posterior import log_prior_scale_of_entries
+from mrc_jax.samples import Parameters
 from mrc_jax.sharing import Sharing
 
 _MOST = 0.9  # of the mean that a share allows, at the start

@@ -16,7 +16,8 @@ from mrc_jax.blocks import (
     to_blocks,
 )
 from mrc_jax.gaussian import kl_nats
-from mrc_jax.posterior import Coded, Parameters, log_prior_scale_of_entries
+from mrc_jax.posterior import log_prior_scale_of_entries
+from mrc_jax.samples import Coded, Parameters
 from mrc_jax.sharing import Sharing
 
 

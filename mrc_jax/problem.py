@@ -13,8 +13,9 @@ from mrc_jax import mean_kl
 from mrc_jax.budget import budget_nats
 from mrc_jax.container import Header
 from mrc_jax.objective import slot_order
-from mrc_jax.posterior import Coded, Parameters, Posterior
+from mrc_jax.posterior import Posterior
 from mrc_jax.recipe import Recipe
+from mrc_jax.samples import Coded, Parameters
 
 Loss = Callable[[Any, Any], chex.Array]  # (outputs, targets) -> nats, a mean or one per example
 Augment = Callable[[Any, chex.PRNGKey], Any]  # (inputs of a batch, key) -> inputs

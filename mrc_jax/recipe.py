@@ -43,7 +43,7 @@ class Recipe:
       batch_size: examples of a step.
       batch_parts: parts of a batch whose gradients are taken one after another and averaged, so
         that the layers hold one at a time. Each has a sample of the weights of its own, in pairs
-        (`posterior.mirrored_noise`), so that the gradient has less noise. The loss must be a mean
+        (`samples.mirrored_noise`), so that the gradient has less noise. The loss must be a mean
         over examples. Dropout draws for each part, batch statistics are of a part and move with
         every one.
       data_shards: parts of the data, each of which gives an equal share of every batch; the devices

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mrc_jax import batches, posterior
+from mrc_jax import batches, samples
 from mrc_jax.blocks import Partition
 from mrc_jax.budget import update_betas
 from mrc_jax.objective import block_kl_nats, coded_blocks, penalty_nats
@@ -47,7 +47,7 @@ def train_step(
     def of_parameters(params: Any) -> tuple[tuple[Moments, chex.Array], chex.Array]:
         gaussian = problem.gaussian(params, arrays)
         kl = _kl_of_blocks(problem, gaussian, arrays, len(state.betas))
-        return (posterior.moments(gaussian), penalty_nats(state.betas, kl, done)), kl
+        return (samples.moments(gaussian), penalty_nats(state.betas, kl, done)), kl
 
     (moments, penalty), pull, kl = jax.vjp(of_parameters, state.params, has_aux=True)
     loss, slope, uncoded = _loss_of_batch(problem, arrays, state, moments, coded, batch, key)
@@ -85,7 +85,7 @@ def _loss_of_batch(
 
     def of_part(moments: Moments, noise: Any, uncoded: Any, part: Any, key: Any) -> Any:
         inputs, targets = part
-        entries = posterior.sample_of_noise(moments, noise, coded)
+        entries = samples.sample_of_noise(moments, noise, coded)
         if problem.teacher is not None:
             targets = problem.teacher(arrays["teacher"], inputs)
         outputs, uncoded = problem.outputs(arrays, uncoded, entries, inputs, key)
@@ -93,13 +93,13 @@ def _loss_of_batch(
 
     slope_of_part = jax.value_and_grad(of_part, has_aux=True)
     if parts == 1:
-        noise = posterior.stored_noise(sample_key, problem.header.entries)
+        noise = samples.stored_noise(sample_key, problem.header.entries)
         (loss, uncoded), slope = slope_of_part(moments, noise, state.uncoded, batch, dropout)
         return loss, slope, uncoded
 
     def one(carried: Any, number_and_part: Any) -> tuple[Any, None]:
         (noise, uncoded, *sums), (number, *part) = carried, number_and_part
-        noise = posterior.mirrored_noise(sample_key, number, noise)
+        noise = samples.mirrored_noise(sample_key, number, noise)
         (loss, uncoded), slope = slope_of_part(moments, noise, uncoded, *part)
         return (noise, uncoded, *jax.tree.map(jnp.add, sums, [loss, slope])), None
 

@@ -9,7 +9,8 @@ from mrc_jax import blocks as blocks_lib
 from mrc_jax.blocks import Partition, slot_of_entry
 from mrc_jax.gaussian import kl_nats
 from mrc_jax.objective import block_kl_nats, coded_blocks, penalty_nats, slot_order
-from mrc_jax.posterior import Coded, log_prior_scale_of_entries
+from mrc_jax.posterior import log_prior_scale_of_entries
+from mrc_jax.samples import Coded
 from mrc_jax.sharing import group_of_entry, make_sharing
 
 SEED = 11

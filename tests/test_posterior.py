@@ -11,17 +11,13 @@ from mrc_jax import sharing as sharing_lib
 from mrc_jax.errors import UsageError
 from mrc_jax.gaussian import kl_nats
 from mrc_jax.posterior import (
-    Coded,
     Posterior,
     init_variables,
     log_prior_scale_of_entries,
-    mirrored_noise,
-    moments,
     prior_scale,
     round_scale,
-    sample_entries,
-    sample_of_noise,
 )
+from mrc_jax.samples import Coded, mirrored_noise, moments, sample_entries, sample_of_noise
 from mrc_jax.sharing import make_sharing
 
 INPUTS = jnp.asarray(np.random.default_rng(0).normal(1, 2, (16, 3)), jnp.float32)

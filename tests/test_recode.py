@@ -16,7 +16,7 @@ from mrc_jax.candidates import chosen_values
 from mrc_jax.errors import UsageError
 from mrc_jax.index_codes import positions
 from mrc_jax.models.mlp import Mlp
-from mrc_jax.posterior import Coded
+from mrc_jax.samples import Coded
 
 LOSS = optax.softmax_cross_entropy_with_integer_labels
 NET = Mlp([6, 3])

@@ -14,9 +14,10 @@ from mrc_jax import train
 from mrc_jax.budget import plan
 from mrc_jax.errors import UsageError
 from mrc_jax.objective import block_kl_nats, slot_order
-from mrc_jax.posterior import Coded, Posterior, init_variables, mirrored_noise
+from mrc_jax.posterior import Posterior, init_variables
 from mrc_jax.problem import Problem, init_state
 from mrc_jax.recipe import Recipe
+from mrc_jax.samples import Coded, mirrored_noise
 from mrc_jax.sharing import make_sharing
 
 RANDOM = np.random.default_rng(0)
@@ -49,14 +50,14 @@ def squared(outputs, targets):
     return jnp.mean(jnp.square(outputs - targets), axis=-1)
 
 
-def problem(file_bytes=44, net=network, **settings):
+def problem(file_bytes=44, net=network, rows=6, **settings):
     settings = {
         "bits": 8, "batch_size": 32, "steps": 600, "learning_rate": 0.02,
         "final_learning_rate": 0.002, "refine_learning_rate": 0.001, "beta_init": 1e-2,
         "beta_step": 0.02, "log_std_init": -3.0, "prior_scale_init": 0.5, **settings,
     }  # fmt: skip
     recipe = Recipe(**settings)
-    tree = {"w": jnp.zeros((6, 4)), "b": jnp.zeros(4)}
+    tree = {"w": jnp.zeros((rows, 4)), "b": jnp.zeros(4)}
     tree = {"params": tree} if isinstance(net, nn.Module) else tree
     sharing = make_sharing(tree, 3)
     header = plan(sharing.manifest, file_bytes, recipe, seed=3)
@@ -341,6 +342,20 @@ def test_layers_hold_one_part_of_a_batch():
         compiled = runner(made).lower(arrays, state, DATA, steps=2).compile()
         held.append(compiled.memory_analysis().temp_size_in_bytes)
     assert held[0] > 32 * 4096 * 4 and held[1] < held[0] / 4
+
+
+def test_samples_of_parts_are_held_one_at_a_time():
+    """With most of the memory that of 24,004 entries."""
+
+    def many(tree, inputs):
+        return network({**tree, "w": jnp.mean(tree["w"].reshape(-1, 6, 4), axis=0)}, inputs)
+
+    held = []
+    for parts in (1, 2, 8):
+        made, arrays, state = problem(2000, many, rows=6000, batch_parts=parts)
+        compiled = runner(made).lower(arrays, state, DATA, steps=2).compile()
+        held.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert held[0] > 40 * 24_000 and max(held) < 1.1 * held[0]
 
 
 def test_batch_statistics_are_of_a_part():

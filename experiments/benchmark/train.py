@@ -16,8 +16,8 @@ from experiments.settings import Config
 from mrc_jax import api
 from mrc_jax.feed import steps_on
 from mrc_jax.objective import block_kl_nats, penalty_nats
-from mrc_jax.posterior import sample_entries
 from mrc_jax.problem import Problem, State
+from mrc_jax.samples import sample_entries
 from mrc_jax.sharing import expand
 from mrc_jax.vmap_members import vmap_members
 
