@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from configs import cifar10_vgg8
 from experiments.benchmark import decode, kernels, limit, measure, parts, tables, train
 from mrc_jax.gaussian import kl_nats
 
@@ -100,6 +101,10 @@ def test_the_parts_of_a_step_are_timed_beside_it(monkeypatch) -> None:
 
 
 def test_parts_of_a_batch_are_timed_and_take_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = cifar10_vgg8.get_config()
+    narrow.update({"width": 4, "batch_size": 128, "budget_start": False})
+    narrow.update({"file_bytes": 400, "bits": 8})
+    monkeypatch.setattr(parts.cifar10_resnet20, "get_config", lambda: narrow)
     monkeypatch.setattr(parts, "_STEPS", 1)
     monkeypatch.setattr(parts, "_REPETITIONS", 1)
     monkeypatch.setattr(parts, "PARTS", (1, 32))

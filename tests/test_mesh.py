@@ -134,9 +134,9 @@ def work(text, parts):
     from experiments import networks, plain_training
     from mrc_jax import train
 
-    fields = {"width": 4, "plain_batch_size": 16, "batch_size": 16 * parts, "batch_parts": parts}
+    fields = {"width": 4, "plain_batch_size": 8, "batch_size": 8 * parts, "batch_parts": parts}
     fields |= {"file_bytes": 400, "bits": 8}
-    config, dataset = config_of("resnet20", mesh=text, **fields), random_images(32)
+    config, dataset = config_of("resnet20", mesh=text, **fields), random_images(16)
     net, devices = networks.network(config, dataset), mesh.make_mesh(text)
     start = networks.initial_weights(networks.plain_network(net), dataset, 0)
     plain, data = plain_training.program(net, dataset.train, config)
