@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from configs import cifar10_vgg8
-from experiments.benchmark import decode, kernels, limit, measure, parts, tables, train
+from experiments.benchmark import decode, kernels, limit, measure, parts, tables, tiles, train
 from mrc_jax.gaussian import kl_nats
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -100,6 +100,15 @@ def test_the_parts_of_a_step_are_timed_beside_it(monkeypatch) -> None:
     assert all(rows[f"{part} alone"] > 0 for part in ("noise", "sharing", "KL"))
 
 
+def test_tiles_are_timed_beside_shifted_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "LAYERS", ((3, 2, 4),))
+    monkeypatch.setattr(tiles, "BATCH_SIZE", 2)
+    (row,) = tiles.rows()
+    assert row["channels"] == (3, 2) and row["size"] == 4
+    assert row["ratio"] == pytest.approx(row["seconds"] / row["shifted_seconds"])
+    assert row["seconds"] > 0
+
+
 def test_parts_of_a_batch_are_timed_and_take_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = cifar10_vgg8.get_config()
     narrow.update({"width": 4, "batch_size": 128, "budget_start": False})
@@ -129,7 +138,7 @@ def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_benchmark_that_does_not_exist_is_refused_by_one_line_and_help_has_examples() -> None:
     done = _command("nonsense")
-    assert done.returncode == 2 and "kernels, train, parts, decode" in done.stderr
+    assert done.returncode == 2 and "kernels, train, tiles, parts, decode" in done.stderr
     assert done.stderr.count("\n") == 1
     assert "python -m experiments.benchmark kernels" in _command("--help").stdout
 

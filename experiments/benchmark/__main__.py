@@ -1,9 +1,10 @@
-"""Speed and memory on this machine: of the candidate kernels, a training step, one that takes its
-batch in parts, the decoder; and what the precision of the kernels' product does to the law of the
-coder.
+"""Speed and memory on this machine: of the candidate kernels, a training step, layers of 3 x 3
+kernels, a step that takes its batch in parts, the decoder; and what the precision of the candidate
+kernels' product does to the law of the coder.
 
 python -m experiments.benchmark kernels
 python -m experiments.benchmark train --json
+python -m experiments.benchmark tiles
 python -m experiments.benchmark parts
 python -m experiments.benchmark decode
 python -m experiments.benchmark all --out=experiments/results/benchmarks

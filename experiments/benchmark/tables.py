@@ -8,7 +8,7 @@ from typing import Any
 from experiments.benchmark.figure import name_of
 
 Row = dict[str, Any]
-WHAT = ("kernels", "train", "parts", "decode", "precision")
+WHAT = ("kernels", "train", "tiles", "parts", "decode", "precision")
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs/benchmarks.md"
 
 
@@ -147,6 +147,13 @@ _COLUMNS: dict[str, dict[str, Callable[[Row], str]]] = {
         "step": lambda row: row["step"],
         "ms": lambda row: f"{1e3 * row['seconds']:.3g}",
         "of the plain step": lambda row: f"{row['ratio']:.3g}",
+    },
+    "tiles": {
+        "channels": lambda row: " to ".join(map(str, row["channels"])),
+        "image": lambda row: f"{row['size']} x {row['size']}",
+        "ms": lambda row: f"{1e3 * row['seconds']:.3g}",
+        "ms by shifted copies": lambda row: f"{1e3 * row['shifted_seconds']:.3g}",
+        "ratio": lambda row: f"{row['ratio']:.2f}",
     },
     "parts": {
         "parts of a batch": lambda row: str(row["batch_parts"]),
