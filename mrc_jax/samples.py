@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from mrc_jax.shared_random import stored
 
 Parameters = Mapping[str, chex.Array]  # mean, log_variance: [entries]; log_prior_scale: [groups]
+Moments = tuple[chex.Array, chex.Array]  # of the posterior: mean, standard deviation: [entries]
 
 
 @chex.dataclass(frozen=True)
@@ -47,14 +48,12 @@ def sample_entries(
     return sample_of_noise(moments(parameters), noise, coded)
 
 
-def moments(parameters: Parameters) -> tuple[chex.Array, chex.Array]:
+def moments(parameters: Parameters) -> Moments:
     """Mean and standard deviation of the coded vector, float32[entries] each."""
     return parameters["mean"], jnp.exp(0.5 * parameters["log_variance"])
 
 
-def sample_of_noise(
-    moments: tuple[chex.Array, chex.Array], noise: chex.Array, coded: Coded | None = None
-) -> chex.Array:
+def sample_of_noise(moments: Moments, noise: chex.Array, coded: Coded | None = None) -> chex.Array:
     """The sample of the coded vector with this noise, float32[entries].
 
     Args:

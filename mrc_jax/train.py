@@ -17,8 +17,7 @@ from mrc_jax.budget import update_betas
 from mrc_jax.objective import block_kl_nats, coded_blocks, penalty_nats
 from mrc_jax.posterior import log_prior_scale_of_entries
 from mrc_jax.problem import Problem, State, adam, private_key
-
-Moments = tuple[chex.Array, chex.Array]  # of the posterior: mean, standard deviation
+from mrc_jax.samples import Moments
 
 _AUGMENT = 0x41554700  # of a step's key, beside the two that the posterior and dropout have
 

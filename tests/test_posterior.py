@@ -17,7 +17,14 @@ from mrc_jax.posterior import (
     prior_scale,
     round_scale,
 )
-from mrc_jax.samples import Coded, mirrored_noise, moments, sample_entries, sample_of_noise
+from mrc_jax.samples import (
+    Coded,
+    mirrored_noise,
+    moments,
+    sample_entries,
+    sample_of_noise,
+    stored_noise,
+)
 from mrc_jax.sharing import make_sharing
 
 INPUTS = jnp.asarray(np.random.default_rng(0).normal(1, 2, (16, 3)), jnp.float32)
@@ -138,6 +145,8 @@ def test_each_second_sample_is_the_one_before_it_mirrored_in_the_mean():
     np.testing.assert_allclose(z[1], -z[0], atol=1e-6)
     np.testing.assert_allclose(z[3], -z[2], atol=1e-6)
     assert np.abs(np.corrcoef(z[::2]) - np.eye(3)).max() < 4 / np.sqrt(20_000)
+    one = sample_of_noise(moments(params), stored_noise(jax.random.key(0), 20_000))
+    np.testing.assert_array_equal(one, sample_entries(params, jax.random.key(0)))
     coded = Coded(is_coded=jnp.arange(20_000) < 9, value=jnp.full(20_000, 7.0))
     kept = sample_of_noise(moments(params), noise, coded)
     np.testing.assert_array_equal(kept == 7, coded.is_coded)

@@ -290,6 +290,7 @@ def test_parts_have_samples_of_their_own_in_mirrored_pairs(parameterisation, par
     for number in range(parts):
         noise.append(mirrored_noise(own, number, noise[-1]))
     noise = noise[1:]
+    assert len(np.unique(np.abs(noise).round(3), axis=0)) == parts // 2
     batch = INPUTS[:32], TARGETS[:32]
     pieces = [np.split(np.asarray(x), parts) for x in batch]
 

@@ -66,8 +66,7 @@ def _shift_and_multiply(
     parts, _, _, batch = images.shape[1:]
     patches = shifted.reshape(height * width * channels, parts * rows * columns * batch)
     product = kernel.reshape(-1, out).T @ patches
-    product = jnp.moveaxis(product.reshape(out, parts, rows, columns, batch), 1, 3)
-    return product.reshape(out, rows, columns, parts * batch)
+    return _joined(product.reshape(out, parts, rows, columns, batch))
 
 
 def _has_tiles(images: chex.Array, kernel: chex.Array, stride: int, padding: int) -> bool:
@@ -78,8 +77,7 @@ def _has_tiles(images: chex.Array, kernel: chex.Array, stride: int, padding: int
 
 
 def _by_tiles(images: chex.Array, kernel: chex.Array) -> chex.Array:
-    placed = convolve_3x3(_in_parts(images), kernel)
-    return jnp.moveaxis(placed, 1, 3).reshape(kernel.shape[3], *images.shape[1:])
+    return _joined(convolve_3x3(_in_parts(images), kernel))
 
 
 def _in_parts(images: chex.Array) -> chex.Array:
@@ -90,6 +88,12 @@ def _in_parts(images: chex.Array) -> chex.Array:
     """
     parts = math.gcd(images.shape[3], jax.device_count())
     return jnp.moveaxis(images.reshape(*images.shape[:3], parts, -1), 3, 1)
+
+
+def _joined(images: chex.Array) -> chex.Array:
+    """Images [channels, H, W, batch] of `_in_parts`' [channels, parts, H, W, batch / parts]."""
+    images = jnp.moveaxis(images, 1, 3)
+    return images.reshape(*images.shape[:3], -1)
 
 
 def max_pool(images: chex.Array) -> chex.Array:
