@@ -1,9 +1,11 @@
-"""What every test runs under: the CPU, repeatable examples, and no network."""
+"""What every test runs under: the CPU, repeatable examples, no network, one compilation cache."""
 
 import os
 import pathlib
 import runpy
+import tempfile
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -17,3 +19,14 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiles a program once for all processes of a session; the folder is gone after it."""
+    if hasattr(config, "workerinput"):
+        return  # a worker of pytest-xdist, which has its session's folder
+    folder = tempfile.TemporaryDirectory(prefix="mrc_jax_compiled_")
+    config.add_cleanup(folder.cleanup)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 << 30)  # with a bound JAX locks the folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
