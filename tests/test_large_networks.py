@@ -60,7 +60,7 @@ def random_images(count: int = 12, side: int = 32) -> Dataset:
     ("name", "parameters", "shared"),
     [
         ("resnet20", 269_034, 0),
-        ("vgg8", 323_530, 0),
+        ("vgg8", 574_218, 0),
         ("vgg16", 15_245_130, 0),
         ("vgg16", 15_245_130, 5 * 9 * 512 * 512),
     ],

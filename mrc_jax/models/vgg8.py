@@ -14,7 +14,7 @@ STAGES = ((1,), (2, 2), (4, 4), (4, 4))  # channels over `width`
 
 class Vgg8(nn.Module):
     """Convolutions Conv_0 to Conv_6 with ReLU, a 2 x 2 max-pooling after the 1st, 3rd and 5th, the
-    maximum over the image and a dense layer; 323,530 parameters when folded.
+    maximum over the image and a dense layer; 574,218 parameters when folded.
 
     Attributes:
       folded: whether batch norm is folded into the convolutions (see `folding`).
@@ -24,7 +24,7 @@ class Vgg8(nn.Module):
     """
 
     folded: bool = False
-    width: int = 24
+    width: int = 32
     classes: int = 10
     scale: float = 255.0
 
