@@ -50,7 +50,7 @@ test: lint  ## Lint, type check and all tests but the slow ones
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(STAMP)  ## The slow tests; DATA=DIR gives them the real data sets
-	MRC_DATA='$(if $(DATA),$(abspath $(DATA)))' $(BIN)/python -m pytest -m slow --timeout=7200
+	XLA_FLAGS= MRC_DATA='$(if $(DATA),$(abspath $(DATA)))' $(BIN)/python -m pytest -m slow --timeout=7200
 
 # Needs a package index, so it is no test of pytest's, which reach no network.
 test-numpy: $(STAMP)  ## Every golden file with the oldest NumPy that setup.cfg allows, and with the newest

@@ -6,9 +6,11 @@ import runpy
 import tempfile
 
 import pytest
+from fresh_process import QUICK
 from hypothesis import settings
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", QUICK)  # what users have is tested in processes of their own
 
 OFFLINE = pathlib.Path(__file__).parent / "offline"
 runpy.run_path(str(OFFLINE / "sitecustomize.py"))  # for this process, and for those it starts:

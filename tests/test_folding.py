@@ -143,7 +143,7 @@ def conv(*channels: int) -> int:
 
 VGG = conv(3, 64, 64, 128, 128, 256, 256, 256, *[512] * 6) + 2 * 513 * 512 + 513 * 10
 RESNET = conv(3, *[16] * 7, *[32] * 6, *[64] * 6) + 65 * 10
-VGG8 = conv(3, 24, 48, 48, 96, 96, 96, 96) + 97 * 10
+VGG8 = conv(3, 32, 64, 64, 128, 128, 128, 128) + 129 * 10
 
 
 @pytest.mark.parametrize(("net", "count"), [(Vgg16, VGG), (ResNet20, RESNET), (Vgg8, VGG8)])

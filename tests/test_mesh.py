@@ -225,7 +225,7 @@ def members(text):
 
 def test_members_together_are_divided_over_devices_and_have_the_same_numbers() -> None:
     """Three over two devices: the fourth place is filled, and left out of what comes back."""
-    one, two, four = json.loads(output_of(TOGETHER, "eight_devices"))
+    one, two, four = json.loads(output_of(TOGETHER, "eight_devices_quick"))
     for values, losses_of, blocks, _ in (two, four):
         np.testing.assert_allclose(values, one[0], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(losses_of, one[1], rtol=1e-5)

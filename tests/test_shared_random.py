@@ -199,7 +199,8 @@ print(digest, [str(x.dtype) for x in out])
 
 
 @pytest.mark.parametrize(
-    "setting", ["rbg", "x64", pytest.param("eight_devices", marks=pytest.mark.slow)]
+    "setting",
+    ["as users have it", "rbg", "x64", pytest.param("eight_devices", marks=pytest.mark.slow)],
 )
 def test_the_integers_do_not_depend_on_jax_settings(setting):
     index, seed = np.arange(1000, dtype=np.uint32), np.uint32(ONES)
