@@ -153,7 +153,8 @@ def draw(
 def _plain_lines(axes: Any, reports: list[dict[str, Any]], error: str) -> None:
     """A line for each size of network; none where plain networks were not kept."""
     sizes = sorted({r["parameters"] for r in reports if error in r})
-    for size, line in zip(sizes, itertools.cycle(("--", "-.", ":")), strict=False):
+    lines = itertools.cycle(("--", "-.", ":", (0, (8, 2, 1, 2, 1, 2))))
+    for size, line in zip(sizes, lines, strict=False):
         mean = 100 * fmean(r[error] for r in reports if r["parameters"] == size and error in r)
         axes.axhline(mean, color="0.5", linestyle=line, label=f"plain network, {4 * size:,} B")
 
