@@ -39,6 +39,7 @@ def tiny(name: str, folder: pathlib.Path) -> Config:
         width=1 if name == "resnet20" else 2,
         file_bytes=220,
         bits=6,
+        selection="sample",  # so that a file's size is that of its plan
         plain_steps=4,
         steps=300,
         steps_per_call=100,
@@ -150,8 +151,7 @@ def test_a_tiny_network_goes_from_images_to_a_file_that_decodes(
     monkeypatch.setattr(plain_training, "train", keeps)
     report = runs.compress(config, tmp_path / "run")
     file = (tmp_path / "run" / "model.mrc").read_bytes()
-    # its KL is near the budget, not at it; how full files are is test_size_promise's
-    assert 0.85 * 220 <= len(file) == report["file_bytes"] <= 220
+    assert 0.97 * 220 <= len(file) == report["file_bytes"] <= 220
     assert report == json.loads((tmp_path / "run" / "report.json").read_text())
     net = networks.network(config, dataset)
     like = jax.eval_shape(lambda: networks.initial_weights(net, dataset, 0))
