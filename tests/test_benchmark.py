@@ -109,6 +109,7 @@ def test_tiles_are_timed_beside_shifted_copies(monkeypatch: pytest.MonkeyPatch) 
     assert row["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_are_timed_and_take_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = cifar10_vgg8.get_config()
     narrow.update({"width": 4, "batch_size": 128, "budget_start": False})

@@ -71,7 +71,7 @@ def test_members_that_differ_in_seed_size_or_rates_are_a_group(tmp_path: pathlib
     assert len(blocks) == 2 and all(len(b) == 1 for b in blocks)
 
 
-@pytest.mark.parametrize("distil", [False, True])
+@pytest.mark.parametrize("distil", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_members_together_have_the_states_of_members_alone(
     tmp_path: pathlib.Path, stop: workers.Stop, distil: bool
 ) -> None:
