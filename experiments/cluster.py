@@ -11,6 +11,7 @@ from experiments.workers import Start, spawn
 from mrc_jax.errors import UsageError
 
 _STOPPED = -signal.SIGTERM
+_YEAR_MIN = 365 * 24 * 60
 
 
 class MemberTask:
@@ -69,7 +70,8 @@ def made_executor(name: str, workdir: pathlib.Path, parameters: Mapping[str, Any
     Args:
       name: of the cluster: 'slurm' or 'local'.
       workdir: of the sweep or run; submitit's own files go into its folder 'cluster'.
-      parameters: of submitit's AutoExecutor, such as timeout_min or slurm_partition.
+      parameters: of submitit's AutoExecutor, such as timeout_min or slurm_partition. On this
+        machine a job has a year where they do not say: submitit would end it after two minutes.
 
     Raises:
       UsageError: submitit or the cluster is not there, or a parameter is unknown.
@@ -82,7 +84,8 @@ def made_executor(name: str, workdir: pathlib.Path, parameters: Mapping[str, Any
         ) from None
     try:
         executor = submitit.AutoExecutor(folder=workdir / "cluster", cluster=name)
-        executor.update_parameters(**parameters)
+        own = {"timeout_min": _YEAR_MIN} if name == "local" else {}
+        executor.update_parameters(**own | dict(parameters))
     except (RuntimeError, NameError, TypeError, ValueError) as error:
         raise UsageError(f"--cluster={name}: {' '.join(str(error).split())}") from None
     return executor

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from experiments import submit
+from experiments import cluster, submit
 from mrc_jax.decode import decode, weights_sha256
 from mrc_jax.errors import UsageError
 
@@ -57,6 +57,14 @@ def test_each_process_is_told_where_the_first_is_and_which_it_is() -> None:
     assert {f["JAX_NUM_PROCESSES"] for f in found} == {"4"}
     ports = {submit.variables("h", str(j), 2, 0)["JAX_COORDINATOR_ADDRESS"] for j in range(100)}
     assert len(ports) == 100
+
+
+def test_a_job_on_this_machine_is_not_ended_after_submitit_s_two_minutes(
+    tmp_path: pathlib.Path,
+) -> None:
+    for given, minutes in (({}, 365 * 24 * 60), ({"timeout_min": 7}, 7)):
+        job = cluster.made_executor("local", tmp_path, given)
+        assert job._executor.parameters["timeout_min"] == minutes
 
 
 def test_parameters_are_pairs() -> None:

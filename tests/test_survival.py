@@ -41,11 +41,8 @@ def same(one: pathlib.Path, other: pathlib.Path) -> bool:
 
 # Runs the command and kills itself when a given block is done, before it is saved or afterwards.
 KILLED = """
-import os, signal, sys
-from experiments import compress
-from experiments.command import run
+import os, runpy, signal, sys
 from experiments.run import Run
-from absl import flags
 block, after = int(sys.argv.pop(1)), sys.argv.pop(1) == "after"
 tell = Run.on_call
 def on_call(self, state, progress):
@@ -56,8 +53,7 @@ def on_call(self, state, progress):
     if now:
         os.kill(os.getpid(), signal.SIGKILL)
 Run.on_call = on_call
-flags.mark_flags_as_required(["config", "workdir"])
-run(compress.main)
+runpy.run_module("experiments.compress", run_name="__main__")
 """
 
 
