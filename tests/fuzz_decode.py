@@ -12,6 +12,7 @@ with atheris.instrument_imports(include=["mrc_jax"]):
     from mrc_jax import description
     from mrc_jax.decode import expand, find_manifest, parsed
     from mrc_jax.errors import FormatError
+    from mrc_jax.identity import TURNED_VERSION
 
 import independent_decoder
 import independent_turned
@@ -42,12 +43,10 @@ def attempt(body: bytes) -> None:
     assert time.thread_time() - start < SECONDS, "it took too long"
     if weights and sum(array.size for array in weights.values()) <= FEW:
         found = [(path, array.tobytes()) for path, array in weights.items()]
-        is_turned = data[3] == 5
-        again = (
-            independent_turned.decode(data)
-            if is_turned
-            else independent_decoder.decode(data, supplied)
-        )
+        if data[3] == TURNED_VERSION:
+            again = independent_turned.decode(data)
+        else:
+            again = independent_decoder.decode(data, supplied)
         assert again == found
         independent_decoder.words.cache_clear()
 
