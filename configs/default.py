@@ -57,6 +57,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.plain_batch_size = 0  # examples of a step; 0: batch_size
     config.plain_augment = ""  # what it does to images; '': what augment says
     config.plain_label_smoothing = 0.0  # the share of a label that is spread over all classes
+    config.start_from = ""  # the folder of a run with a larger file: the posterior starts from its
     config.start_from_plain = False  # whether the posterior's means start from its weights
     config.budget_start = False  # whether blocks start at their KL budgets; plain_noise is then 0.1
     config.plain_noise = 0.0  # their deviations then, in units of their group's; 0: log_std_init

@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.distorted_copies = 15
     config.originals = 15
     config.plain_steps = 15000
-    config.steps = 150000
+    config.steps = 80000
     config.refine_steps = 20
     config.batch_size = 64
     config.learning_rate = 3e-3
@@ -32,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.refine_learning_rate = 4e-4
     config.refine_beta_step = 5e-3
     config.beta_init = 1e-5
-    config.beta_step = 4e-4
+    config.beta_step = 7.5e-4
     config.log_std_init = -4.0
     config.steps_per_call = 250
     return config

@@ -14,11 +14,13 @@ from typing import Any
 import ml_collections
 
 from experiments import record
-from experiments.settings import Config, differences
+from experiments.identity import differences
+from experiments.settings import PLACES, Config
 from mrc_jax.errors import UsageError
 
 ROOT = pathlib.Path(__file__).parents[1]
-_FIELDS = ("base", "grid", "cases", "cluster")
+_FIELDS = ("base", "grid", "cases", "chained", "cluster")
+_BESIDE = (*PLACES, "data_sha256", "started_from")  # the config, in a run's files
 _MAX_NAME = 150  # a file system allows 255 bytes
 
 
@@ -30,11 +32,13 @@ class Member:
       name: of its folder: the fields in which it differs from the base, and their values.
       config: of the run.
       folder: its work directory.
+      after: the name of the member from which it starts, or ''.
     """
 
     name: str
     config: Config
     folder: pathlib.Path
+    after: str = ""
 
     @property
     def command(self) -> list[str]:
@@ -73,17 +77,25 @@ def members_of(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
     if not isinstance(base, ml_collections.ConfigDict):
         raise UsageError("a sweep needs a config as its base, see configs/sweeps/digits_rate.py")
     members: dict[Config, Member] = {}
-    for overrides in _overrides(sweep):
+    for overrides, before in _overrides(sweep):
+        after = ""
         try:
-            values = ml_collections.ConfigDict({**dict(base.items()), **overrides})
-            config = Config.from_config_dict(values)
+            if before is not None:
+                after = _name(_config(base, before), before)
+                config = _config(base, {**overrides, "start_from": str(workdir / after)})
+            else:
+                config = _config(base, overrides)
         except UsageError as error:
             raise UsageError(f"member {overrides}: {error}") from None
         name = _name(config, overrides)
         if config in members:
             raise UsageError(f"members {members[config].name} and {name} are the same; list one")
-        members[config] = Member(name, config, workdir / name)
+        members[config] = Member(name, config, workdir / name, after)
     return list(members.values())
+
+
+def _config(base: ml_collections.ConfigDict, overrides: dict[str, Any]) -> Config:
+    return Config.from_config_dict(ml_collections.ConfigDict({**dict(base.items()), **overrides}))
 
 
 def claim(member: Member) -> None:
@@ -95,7 +107,8 @@ def claim(member: Member) -> None:
     check(member)
     member.folder.mkdir(parents=True, exist_ok=True)
     if not (member.folder / "member.json").exists():
-        config = {**member.config.as_dict(), "data_dir": member.config.data_dir}
+        places = {name: getattr(member.config, name) for name in PLACES}
+        config = {**member.config.as_dict(), **places}
         about = {"config_hash": member.config.config_hash, "commit": record.commit()}
         record.write_json(member.folder / "member.json", {"config": config, **about})
 
@@ -109,7 +122,7 @@ def check(member: Member) -> None:
             continue
         found = record.read_json(path)
         found = found if file == "config.json" else found["config"]
-        found = {k: v for k, v in found.items() if k not in ("data_dir", "data_sha256")}
+        found = {k: v for k, v in found.items() if k not in _BESIDE}
         if fields := differences(Config.with_defaults(found), wanted):
             raise UsageError(
                 f"{path} is of a run with other values of {', '.join(fields)}; give another "
@@ -117,20 +130,27 @@ def check(member: Member) -> None:
             )
 
 
-def _overrides(sweep: ml_collections.ConfigDict) -> Iterator[dict[str, Any]]:
-    """What each member changes of the base."""
+def _overrides(
+    sweep: ml_collections.ConfigDict,
+) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """What each member changes of the base, and the same of the one from which it starts."""
     grid: Any = sweep.get("grid") or {}
     cases: Any = sweep.get("cases") or ({},)
     for name, values in grid.items():
         if not isinstance(values, list | tuple) or not values:
             raise UsageError(f"grid: {name} = {values!r}: give a tuple of values")
-    for case in cases:
+    for number, case in enumerate(cases):
         if not isinstance(case, Mapping | ml_collections.ConfigDict):
             raise UsageError(f"cases: {case!r} where fields and their values belong")
         if twice := sorted(set(case) & set(grid)):
             raise UsageError(f"{twice[0]} stands in the grid and in the cases; leave it in one")
+        before = cases[number - 1] if sweep.get("chained") and number else None
         for values in itertools.product(*grid.values()):
-            yield {**dict(case.items()), **dict(zip(grid, values, strict=True))}
+            own = dict(zip(grid, values, strict=True))
+            yield (
+                {**dict(case.items()), **own},
+                None if before is None else {**dict(before.items()), **own},
+            )
 
 
 def _name(config: Config, overrides: dict[str, Any]) -> str:

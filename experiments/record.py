@@ -13,7 +13,8 @@ from typing import Any
 
 import jax
 
-from experiments.settings import Config, differences
+from experiments.identity import differences
+from experiments.settings import Config
 from mrc_jax import files
 from mrc_jax.errors import DataError, UsageError
 

@@ -6,13 +6,11 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
-from experiments import cost, distort, hosts, networks, plain_training, record
+from experiments import cost, distort, first_state, hosts, networks, plain_training, record
 from experiments.data import Dataset, Split, load
 from experiments.progress import Bar
 from experiments.settings import Config
@@ -21,9 +19,7 @@ from mrc_jax import api, files
 from mrc_jax.checkpoint import Checkpoints, lock, plan_meta
 from mrc_jax.compress import Progress, code_all, kl_of_blocks, train_to_budget
 from mrc_jax.feed import steps_on
-from mrc_jax.laplace import budget_start
-from mrc_jax.mesh import Placed, everywhere, local, make_mesh, own_shards, replicated
-from mrc_jax.posterior import scaled_start
+from mrc_jax.mesh import Placed, local, make_mesh, own_shards, replicated
 from mrc_jax.problem import State
 from mrc_jax.recode import recode_all
 from mrc_jax.sharing import tree_of
@@ -76,9 +72,8 @@ class Run:
         originals, seed = self.config.originals, self.config.seed
         examples = distort.of_shards(self.dataset, copies, seed, strength, originals)
         self.plain = self._plain(examples)
-        if self.config.start_from_plain and int(self.state.step) == 0:
-            first = networks.prepare(self.config, self.net, self.plain, self.mesh)[2]
-            self.state = self._scaled(first, examples.inputs)
+        if int(self.state.step) == 0:
+            self._start(examples.inputs)
         targets = examples.labels
         if self.config.distil and self.config.augment != "none":
             self.problem = dataclasses.replace(self.problem, teacher=networks.Teacher(self.net))
@@ -87,31 +82,28 @@ class Run:
             targets = networks.probabilities(self.net, self.plain, examples.inputs)
         return examples.inputs, targets
 
-    def _scaled(self, state: State, inputs: Any) -> State:
-        """A first state with the scales of the plain network, or at its budgets, where the config
-        says so.
-        """
-        if not self.config.plain_noise:
-            return state
-        noise, sharing = self.config.plain_noise, self.problem.posterior.sharing
-        if self.config.budget_start:
-            start = jax.jit(
-                partial(budget_start, self.problem), out_shardings=everywhere(self.mesh)
-            )
-            return start(self.arrays, state, networks.on_devices(inputs, self.config), noise)
-        params = jax.jit(scaled_start, static_argnums=1)(state.params, sharing, noise)
-        return dataclasses.replace(state, params=replicated(params, self.mesh))
+    def _start(self, inputs: Any) -> None:
+        """Puts the posterior where the config says that it starts."""
+        config = self.config
+        if config.start_from:
+            source = pathlib.Path(config.start_from)
+            self.state, about = first_state.of_run(self.problem, self.state, source)
+            self.meta["started_from"] = about
+        elif config.start_from_plain:
+            first = networks.prepare(config, self.net, self.plain, self.mesh)[2]
+            self.state = first_state.of_plain(config, self.problem, self.arrays, first, inputs)
 
     def _plain(self, examples: Split) -> Any:
-        """The plain network's weights, trained or from their checkpoint."""
-        checkpoints = Checkpoints(self.workdir / "plain")
-        restored = checkpoints.restore(self.start)
-        if restored is not None:
-            weights = restored[0]
-        else:
-            weights = self._train_plain(examples)
-            checkpoints.save(weights, {})
-        checkpoints.close()
+        """The plain network's weights, trained or from their checkpoint, this run's or that of the
+        run from which it starts.
+        """
+        weights = first_state.plain_network(self.workdir, self.start)
+        if weights is None:
+            if self.config.start_from:
+                source = pathlib.Path(self.config.start_from)
+                weights = first_state.plain_network(source, self.start)
+            weights = self._train_plain(examples) if weights is None else weights
+            first_state.keep_plain_network(self.workdir, weights)
         return weights
 
     def _train_plain(self, examples: Split) -> Any:
@@ -145,6 +137,7 @@ class Run:
         variables = {"params": params, "sharing": arrays["sharing"], "uncoded": own[1]}
         self.meta["kl_nats"] = float(np.sum(kl_of_blocks(self.problem, arrays, own[0])))
         self.meta["errors"]["posterior_mean"] = self._errors(networks.Mean(self.problem), variables)
+        first_state.keep(self.workdir, self.config, self.problem, state, self.meta)
         self.save(state)
 
     def _errors(self, net: Any, weights: Any) -> dict[str, float]:
@@ -180,6 +173,7 @@ class Run:
             **named,
             "seconds": self.meta["seconds"],
             "trained_together": self.meta.get("trained_together", 1),
+            "started_from": self.meta.get("started_from"),
         }
         if hosts.is_first():
             record.write_json(self.workdir / "report.json", report)
@@ -239,6 +233,8 @@ def opened(config: Config, workdir: pathlib.Path) -> Iterator[Run]:
     own = own_shards(config.shards, make_mesh(config.mesh))
     dataset = load(config.data, config.data_dir, config.shards, own, config.hold_out)
     wanted = {**config.as_dict(), "data_sha256": hosts.sha256(dataset)}
+    if config.start_from:
+        wanted["started_from"] = first_state.origin(pathlib.Path(config.start_from), wanted)
     with lock(workdir) if hosts.is_first() else contextlib.nullcontext():
         if hosts.is_first():
             record.claim(workdir / "config.json", wanted)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import math
 import typing
@@ -11,6 +10,7 @@ from typing import Any
 import ml_collections
 
 from experiments.data import NAMES
+from experiments.identity import hash_of
 from mrc_jax.errors import UsageError
 from mrc_jax.mesh import axes_of
 from mrc_jax.recipe import Recipe
@@ -18,6 +18,7 @@ from mrc_jax.recipe import Recipe
 MODELS = ("mlp", "lenet5", "vgg16", "resnet20", "vgg8")
 NORMALISED = ("vgg16", "resnet20", "vgg8")  # with batch norm, which is folded
 AUGMENTS = ("none", "crop_flip", "crop_flip_cutout")
+PLACES = ("data_dir", "start_from")  # that a config names and its record does not
 OPTIMIZERS = ("adam", "sgd", "muon")
 
 
@@ -46,6 +47,8 @@ class Config:
       plain_batch_size: examples of a step of it; 0: batch_size.
       plain_augment: what plain training does to images; '': what augment says.
       plain_label_smoothing: share of a label that is spread evenly over all classes there.
+      start_from: the work directory of a finished run of this network on these data, mostly of a
+        larger size: the posterior starts where that one's stood before its first block was coded.
       start_from_plain: whether the posterior's means start there, and not at random.
       plain_noise: with start_from_plain, the standard deviations at the start in units of the root
         mean square of their group's means, which is its prior scale at the start (groups of a
@@ -85,6 +88,7 @@ class Config:
     plain_batch_size: int = 0
     plain_augment: str = ""
     plain_label_smoothing: float = 0.0
+    start_from: str = ""
     start_from_plain: bool = False
     plain_noise: float = 0.0
     budget_start: bool = False
@@ -238,29 +242,23 @@ class Config:
         return self.data_shards or math.prod(axes_of(self.mesh).values())
 
     def as_dict(self) -> dict[str, Any]:
-        """The config as JSON has it, but for data_dir: a place, not a setting."""
+        """The config as JSON has it, but for data_dir and start_from: places, not settings."""
         values = dataclasses.asdict(self)
-        del values["data_dir"]
+        for name in PLACES:
+            del values[name]
         return json.loads(json.dumps(values))
 
     @classmethod
     def with_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
         """The `as_dict` of an older version, with the fields that have been added since."""
-        fields = (f for f in dataclasses.fields(cls) if f.name != "data_dir")
+        fields = (f for f in dataclasses.fields(cls) if f.name not in PLACES)
         known = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
         return {**json.loads(json.dumps(known)), **values}
 
     @property
     def config_hash(self) -> str:
         """SHA-256 of the config's canonical JSON."""
-        text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """The fields that only one of two configs (of `as_dict`) has, or in which they differ."""
-    missing = object()
-    return sorted(name for name in {*a, *b} if a.get(name, missing) != b.get(name, missing))
+        return hash_of(self.as_dict())
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments import record
 from experiments.members import status
+from experiments.settings import PLACES
 from mrc_jax import files
 from mrc_jax.errors import DataError
 
@@ -39,7 +40,8 @@ def records(workdir: pathlib.Path) -> list[dict[str, Any]]:
                 name != "failure.json" or values["status"] == "failed"
             ):
                 values.update(record.read_json(folder / name))
-        values["config"].pop("data_dir", None)
+        for name in PLACES:
+            values["config"].pop(name, None)
         found.append(values)
     return found
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -46,14 +45,19 @@ Tell = Callable[[Member, str], None]  # of a member and its event: start, done, 
 def run_all(members: Sequence[Member], workers: int, start: Start, stop: Stop, tell: Tell) -> None:
     """Runs members until all have ended, or until `stop` and those at work have saved their state.
 
-    What a member that failed said last is in failure.json in its folder, with its exit code.
+    A member that starts from another waits until that one has ended. What one that failed said
+    last is in failure.json in its folder, with its exit code.
     """
-    waiting, running, asked = deque(members), dict[int, tuple[Member, Job]](), 0
+    waiting, running, asked = list(members), dict[int, tuple[Member, Job]](), 0
     try:
         while running or (waiting and not stop.signals):
-            while waiting and len(running) < workers and not stop.signals:
+            while len(running) < workers and not stop.signals:
                 free = min(set(range(workers)) - running.keys())
-                member = waiting.popleft()
+                left = {m.name for m in (*waiting, *(member for member, _ in running.values()))}
+                member = next((m for m in waiting if m.after not in left), None)
+                if member is None:
+                    break
+                waiting.remove(member)
                 (member.folder / "failure.json").unlink(missing_ok=True)
                 running[free] = member, start(member, free)
                 tell(member, "start")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,11 @@ from smoke_runs import COMMAND, FAST, ROOT, run
 
 from configs import digits, smoke
 from experiments.record import Metrics
-from experiments.run import compress
+from experiments.run import compress, opened
 from experiments.settings import Config
 from mrc_jax.checkpoint import Checkpoints, lock
 from mrc_jax.container import parts, unpack
-from mrc_jax.errors import BusyError, UsageError
+from mrc_jax.errors import BusyError, DataError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,66 @@ def test_a_finished_run_is_reported_again_with_the_test_error_where_that_is_aske
         assert ("test_error" in report) == (asked == "true")
         assert (folder / "model.mrc").read_bytes() == (finished / "model.mrc").read_bytes()
     assert report["test_error"] == json.loads((finished / "report.json").read_text())["test_error"]
+
+
+def smaller(finished: pathlib.Path, **fields: Any) -> Config:
+    """A run of fewer bytes that starts from the finished one's posterior."""
+    given = {"file_bytes": 200, "steps": 500, "refine_steps": 0, "wave_blocks": 16}
+    config = smoke.get_config().copy_and_resolve_references()
+    config.update({**given, "start_from": str(finished), **fields})
+    return Config.from_config_dict(config)
+
+
+def test_a_smaller_run_starts_from_a_larger_ones_posterior_before_coding(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    restored = Checkpoints(finished / "trained").restore()
+    assert restored is not None
+    (params, _, log_beta), about = restored
+    with opened(smaller(finished), tmp_path) as job:
+        job.data()
+        for name, value in job.state.params.items():
+            np.testing.assert_array_equal(value, params[name])
+        np.testing.assert_allclose(job.state.betas, np.exp(log_beta), rtol=1e-6)
+        blocks = json.loads((finished / "report.json").read_text())["blocks"]
+        assert len(job.state.betas) < 0.8 * blocks
+        assert int(job.state.step) == 0 and not np.any(job.state.coded.is_coded)
+    report = compress(smaller(finished), tmp_path)
+    assert report["file_bytes"] <= 200 and report["started_from"] == about
+    assert about["file_bytes"] == 250 and about["steps"] == 1000 and about["seconds"] > 0
+    assert "plain" not in report["seconds"]  # its network is the larger run's
+    assert (
+        report["plain_validation_error"]
+        == json.loads((finished / "report.json").read_text())["plain_validation_error"]
+    )
+    first, last = (
+        [
+            x
+            for x in map(json.loads, (f / "metrics.jsonl").read_text().splitlines())
+            if x["phase"] == "train"
+        ]
+        for f in (tmp_path, finished)
+    )
+    assert first[0]["loss"] < 0.5 * last[0]["loss"]
+
+
+@pytest.mark.parametrize("fields", [{"seed": 3}, {"sharing": (("Dense_0/kernel", 2),)}])
+def test_no_run_starts_from_one_of_another_network_or_seed(
+    finished: pathlib.Path, tmp_path: pathlib.Path, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(
+        UsageError, match=f"start_from: .* has other values of {next(iter(fields))};"
+    ):
+        compress(smaller(finished, **fields), tmp_path)
+
+
+def test_no_run_starts_from_one_that_has_not_trained(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "begun").mkdir()
+    shutil.copy(finished / "config.json", tmp_path / "begun")
+    with pytest.raises(DataError, match="begun has no trained posterior; finish that run first"):
+        compress(smaller(tmp_path / "begun"), tmp_path / "own")
 
 
 def test_a_work_directory_in_use_is_refused(tmp_path: pathlib.Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import default, digits
-from experiments.settings import Config, differences
+from experiments.identity import differences
+from experiments.settings import Config
 from mrc_jax.errors import UsageError
 from mrc_jax.recipe import Recipe
 

@@ -86,6 +86,33 @@ def test_members_are_the_cases_by_the_grid_and_differ_in_name(tmp_path: pathlib.
     assert [m.name for m in members_of(sweep_of(), tmp_path)] == ["base"]
 
 
+def test_each_case_of_a_chain_starts_from_the_one_before_with_its_seed(
+    tmp_path: pathlib.Path,
+) -> None:
+    cases = ({"file_bytes": 300}, {"file_bytes": 250, "steps": 10}, {"file_bytes": 200})
+    members = members_of(sweep_of(grid={"seed": (0, 1)}, cases=cases, chained=True), tmp_path)
+    after = {member.name: member.after for member in members}
+    assert after == {
+        "file_bytes=300,seed=0": "",
+        "file_bytes=300,seed=1": "",
+        "file_bytes=250,steps=10,seed=0": "file_bytes=300,seed=0",
+        "file_bytes=250,steps=10,seed=1": "file_bytes=300,seed=1",
+        "file_bytes=200,seed=0": "file_bytes=250,steps=10,seed=0",
+        "file_bytes=200,seed=1": "file_bytes=250,steps=10,seed=1",
+    }
+    assert all(m.config.start_from == (str(tmp_path / m.after) if m.after else "") for m in members)
+    assert not any(member.after for member in members_of(sweep_of(cases=cases), tmp_path))
+
+
+def test_a_member_waits_for_the_one_from_which_it_starts(tmp_path: pathlib.Path) -> None:
+    first, second, third = fakes(tmp_path, ["time.sleep(1);" + REPORT, "", REPORT])
+    waits = "assert pathlib.Path('../seed=0/report.json').exists()\n" + REPORT
+    second = dataclasses.replace(second, after=first.name, code=waits)
+    job.sweep([first, second, third], tmp_path, workers.starter(2), 2)
+    ends = {m.name: (m.folder / "report.json").stat().st_mtime for m in (first, second, third)}
+    assert ends[third.name] < ends[first.name] < ends[second.name]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -111,7 +138,9 @@ def test_a_sweep_is_checked_before_it_starts(
 def test_the_sweeps_of_the_repository_are_valid(tmp_path: pathlib.Path) -> None:
     assert len(members_of(digits_rate.get_config(), tmp_path)) == 9
     members = members_of(mnist_lenet5_rate.get_config(), tmp_path)
-    assert len(members) == 15 and not any(member.config.report_test for member in members)
+    assert len(members) == 12 and not any(member.config.report_test for member in members)
+    sizes = [member.config.file_bytes for member in members]
+    assert sizes == sorted(sizes, reverse=True)  # each has its larger one's training behind it
 
 
 def test_a_member_whose_size_cannot_be_is_refused_by_name(tmp_path: pathlib.Path) -> None:

@@ -9,8 +9,9 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the sweep.
 
     Its fields: `base`, a config; `grid`, the values that fields of it take, in every combination;
-    `cases`, overrides of the base one by one, each with the whole grid; and `cluster`, parameters
-    of submitit's executor. All but `base` may be left out.
+    `cases`, overrides of the base one by one, each with the whole grid; `chained`, whether each
+    case starts from the trained posterior of the case before it, that has the same values of the
+    grid; and `cluster`, parameters of submitit's executor. All but `base` may be left out.
     """
     sweep = ml_collections.ConfigDict()
     sweep.base = digits.get_config()

@@ -11,4 +11,4 @@ import ml_collections
 def get_config(path: str) -> ml_collections.ConfigDict:
     """Returns the config that is in a file."""
     values = json.loads(pathlib.Path(path).read_text())["config"]
-    return ml_collections.ConfigDict({"data_dir": "", **values})
+    return ml_collections.ConfigDict({"data_dir": "", "start_from": "", **values})

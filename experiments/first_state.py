@@ -1,0 +1,145 @@
+"""Where a run's posterior starts: at a plain network, or where another run's stood before its first
+block was coded.
+
+A run of a smaller size that starts from a larger one's has the training of that behind it, and
+comes down to its own budgets in a fraction of the steps.
+"""
+
+import dataclasses
+import pathlib
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments import networks, record
+from experiments.identity import differences, hash_of
+from experiments.settings import Config
+from mrc_jax.checkpoint import Checkpoints
+from mrc_jax.errors import DataError, UsageError
+from mrc_jax.laplace import budget_start
+from mrc_jax.mesh import everywhere, local, replicated
+from mrc_jax.posterior import scaled_start
+from mrc_jax.problem import Problem, State
+
+_TRAINED, _PLAIN = "trained", "plain"  # folders
+_MAY_DIFFER = {  # what the posterior and the data do not depend on
+    "name", "file_bytes", "mesh", "data_shards", "bits", "block_size", "codebook_blocks",
+    "codebook_bytes", "embed_manifest", "selection", "slack_nats", "wave_blocks", "refine_steps",
+    "recode_sweeps", "recode_examples", "steps", "batch_size", "batch_parts", "learning_rate",
+    "final_learning_rate", "refine_learning_rate", "beta_init", "beta_step", "refine_beta_step",
+    "steps_per_call", "start_from_plain", "plain_noise", "budget_start", "checkpoint_every_s",
+    "report_test", "tensorboard", "started_from",
+}  # fmt: skip
+
+
+def of_plain(config: Config, problem: Problem, arrays: Any, state: State, inputs: Any) -> State:
+    """A first state whose means are a plain network's, with scales or at budgets to match where
+    the config says so.
+
+    Args:
+      config: of the run.
+      problem, arrays: of `networks.prepare`.
+      state: of the same, with the plain network as the weights.
+      inputs: of the training data.
+    """
+    if not config.plain_noise:
+        return state
+    noise, mesh = config.plain_noise, problem.mesh
+    if config.budget_start:
+        start = jax.jit(partial(budget_start, problem), out_shardings=everywhere(mesh))
+        return start(arrays, state, networks.on_devices(inputs, config), noise)
+    scaled = jax.jit(scaled_start, static_argnums=1)
+    params = scaled(state.params, problem.posterior.sharing, noise)
+    return dataclasses.replace(state, params=replicated(params, mesh))
+
+
+def keep(
+    workdir: pathlib.Path, config: Config, problem: Problem, state: State, meta: dict[str, Any]
+) -> None:
+    """Keeps what another run may start from, and what the reports of such runs say of this one.
+
+    Args:
+      workdir, config, problem: of this run.
+      state: after training, before coding.
+      meta: its seconds by phase, and what it started from itself.
+    """
+    about = {
+        "config_hash": config.config_hash,
+        "file_bytes": config.file_bytes,
+        "steps": config.steps,
+        "seconds": sum(meta["seconds"].values()),
+        "started_from": meta.get("started_from"),
+    }
+    checkpoints = Checkpoints(workdir / _TRAINED, keep=1)
+    checkpoints.save(_kept(problem, state), about)
+    checkpoints.close()
+
+
+def origin(workdir: pathlib.Path, wanted: dict[str, Any]) -> str:
+    """The hash of the config of the run in a work directory, where another may start.
+
+    Args:
+      workdir: of the run.
+      wanted: the other's config and data, as its own config.json will have them.
+
+    Raises:
+      UsageError: it is of another network or other data, or the two differ in more than the size,
+        the coding and the schedule.
+      DataError: there is no run.
+    """
+    found = record.read_json(workdir / "config.json")
+    found = Config.with_defaults(found)
+    if fields := [f for f in differences(found, wanted) if f not in _MAY_DIFFER]:
+        raise UsageError(
+            f"start_from: the run in {workdir} has other values of {', '.join(fields)}; start from "
+            "a run that differs in its size, coding and schedule alone"
+        )
+    return hash_of(found)
+
+
+def of_run(problem: Problem, state: State, workdir: pathlib.Path) -> tuple[State, dict[str, Any]]:
+    """A run's first state with the posterior that another run had trained, and what that one says
+    of itself. All betas start at the geometric mean of that one's: its blocks are others.
+
+    Raises:
+      DataError: that run has not trained to its end.
+    """
+    checkpoints = Checkpoints(workdir / _TRAINED)
+    restored = checkpoints.restore(_kept(problem, state))
+    checkpoints.close()
+    if restored is None:
+        raise DataError(
+            f"start_from: {workdir} has no trained posterior yet; finish that run first"
+        )
+    (params, uncoded, log_beta), about = restored
+    betas = jnp.full(state.betas.shape, jnp.exp(log_beta), jnp.float32)
+    placed = replicated({"params": params, "uncoded": uncoded, "betas": betas}, problem.mesh)
+    return dataclasses.replace(state, **placed), about
+
+
+def plain_network(workdir: pathlib.Path, like: Any) -> Any:
+    """The plain network's weights that a work directory has, or None.
+
+    Args:
+      workdir: of a run.
+      like: weights of the same network.
+    """
+    checkpoints = Checkpoints(workdir / _PLAIN)
+    restored = checkpoints.restore(like)
+    checkpoints.close()
+    return None if restored is None else restored[0]
+
+
+def keep_plain_network(workdir: pathlib.Path, weights: Any) -> None:
+    """Keeps the plain network's weights."""
+    checkpoints = Checkpoints(workdir / _PLAIN)
+    checkpoints.save(weights, {})
+    checkpoints.close()
+
+
+def _kept(problem: Problem, state: State) -> Any:
+    parts = state.params, state.uncoded, state.betas
+    params, uncoded, betas = local(parts, problem.mesh)
+    return jax.device_get((params, uncoded, jnp.mean(jnp.log(jnp.asarray(betas)))))
