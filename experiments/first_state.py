@@ -87,7 +87,7 @@ def origin(workdir: pathlib.Path, wanted: dict[str, Any]) -> str:
     Raises:
       UsageError: it is of another network or other data, or the two differ in more than the size,
         the coding and the schedule.
-      DataError: there is no run.
+      DataError: there is no run, or it has not trained to its end.
     """
     found = record.read_json(workdir / "config.json")
     found = Config.with_defaults(found)
@@ -96,6 +96,8 @@ def origin(workdir: pathlib.Path, wanted: dict[str, Any]) -> str:
             f"start_from: the run in {workdir} has other values of {', '.join(fields)}; start from "
             "a run that differs in its size, coding and schedule alone"
         )
+    if not (workdir / _TRAINED).is_dir():
+        raise DataError(f"start_from: {workdir} has no trained posterior; finish that run first")
     return hash_of(found)
 
 
@@ -104,15 +106,13 @@ def of_run(problem: Problem, state: State, workdir: pathlib.Path) -> tuple[State
     of itself. All betas start at the geometric mean of that one's: its blocks are others.
 
     Raises:
-      DataError: that run has not trained to its end.
+      DataError: what that run kept is damaged.
     """
     checkpoints = Checkpoints(workdir / _TRAINED)
     restored = checkpoints.restore(_kept(problem, state))
     checkpoints.close()
     if restored is None:
-        raise DataError(
-            f"start_from: {workdir} has no trained posterior yet; finish that run first"
-        )
+        raise DataError(f"start_from: no sound checkpoint is left in {workdir / _TRAINED}")
     (params, uncoded, log_beta), about = restored
     betas = jnp.full(state.betas.shape, jnp.exp(log_beta), jnp.float32)
     placed = replicated({"params": params, "uncoded": uncoded, "betas": betas}, problem.mesh)

@@ -120,15 +120,11 @@ def test_a_smaller_run_starts_from_a_larger_ones_posterior_before_coding(
         report["plain_validation_error"]
         == json.loads((finished / "report.json").read_text())["plain_validation_error"]
     )
-    first, last = (
-        [
-            x
-            for x in map(json.loads, (f / "metrics.jsonl").read_text().splitlines())
-            if x["phase"] == "train"
-        ]
-        for f in (tmp_path, finished)
+    own, larger = (
+        json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+        for folder in (tmp_path, finished)
     )
-    assert first[0]["loss"] < 0.5 * last[0]["loss"]
+    assert own < 0.7 * larger  # the mean of the first 250 steps: this one does not start at random
 
 
 @pytest.mark.parametrize("fields", [{"seed": 3}, {"sharing": (("Dense_0/kernel", 2),)}])
