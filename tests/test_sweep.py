@@ -60,7 +60,7 @@ if pathlib.Path("../broken").exists():
 
 def fakes(workdir: pathlib.Path, codes: list[str]) -> list[Member]:
     real = members_of(sweep_of(grid={"seed": tuple(range(len(codes)))}), workdir)
-    return [Fake(m.name, m.config, m.folder, c) for m, c in zip(real, codes, strict=True)]
+    return [Fake(m.name, m.config, m.folder, code=c) for m, c in zip(real, codes, strict=True)]
 
 
 @pytest.fixture(autouse=True)
