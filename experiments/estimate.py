@@ -30,7 +30,7 @@ _SAME_PROGRAM = {
     "report_test": False, "tensorboard": False, "embed_manifest": False,
     "data_shards": 0, "distorted_copies": 0, "originals": 1, "hold_out": True,
     "distil": False, "start_from_plain": False, "plain_noise": 0.0,
-    "plain_label_smoothing": 0.0, "refine_beta_step": 0.0,
+    "plain_label_smoothing": 0.0, "refine_beta_step": 0.0, "start_from": "",
 }  # fmt: skip
 
 
@@ -122,13 +122,14 @@ def _plan(config: Config) -> Plan:
     manifest = make_sharing(_shapes(config, dataset), 0, config.sharing, config.uncoded).manifest
     header = budget.plan(manifest, config.file_bytes, config.recipe(), seed=0)
     waves = -(-header.blocks // config.wave_blocks)
-    steps = config.plain_steps + config.steps + (waves - 1) * config.refine_steps
+    plain_steps = 0 if config.start_from else config.plain_steps
+    steps = plain_steps + config.steps + (waves - 1) * config.refine_steps
     if (
         config.distil
     ):  # a third of a step's work for each example that the plain network is asked of
         examples = (config.originals + config.distorted_copies) * len(dataset.train.labels)
         if config.augment != "none":  # in every step of the posterior
-            examples = (steps - config.plain_steps) * config.batch_size
+            examples = (steps - plain_steps) * config.batch_size
         steps += examples // (3 * config.batch_size)
     return Plan(header, budget.planned_bytes(header, config.recipe()), steps, waves)
 

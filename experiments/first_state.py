@@ -25,7 +25,7 @@ from mrc_jax.problem import Problem, State
 
 _TRAINED, _PLAIN = "trained", "plain"  # folders
 _MAY_DIFFER = {  # what the posterior and the data do not depend on
-    "name", "file_bytes", "mesh", "data_shards", "bits", "block_size", "codebook_blocks",
+    "name", "file_bytes", "mesh", "bits", "block_size", "codebook_blocks",
     "codebook_bytes", "embed_manifest", "selection", "slack_nats", "wave_blocks", "refine_steps",
     "recode_sweeps", "recode_examples", "steps", "batch_size", "batch_parts", "learning_rate",
     "final_learning_rate", "refine_learning_rate", "beta_init", "beta_step", "refine_beta_step",
@@ -66,9 +66,9 @@ def keep(
       meta: its seconds by phase, and what it started from itself.
     """
     about = {
+        "config": config.as_dict(),
         "config_hash": config.config_hash,
-        "file_bytes": config.file_bytes,
-        "steps": config.steps,
+        **record.origin(),
         "seconds": sum(meta["seconds"].values()),
         "started_from": meta.get("started_from"),
     }
@@ -77,27 +77,38 @@ def keep(
     checkpoints.close()
 
 
-def origin(workdir: pathlib.Path, wanted: dict[str, Any]) -> str:
-    """The hash of the config of the run in a work directory, where another may start.
+def origin(workdir: pathlib.Path, source: pathlib.Path, wanted: dict[str, Any]) -> str:
+    """The hash of the config of the run from which another starts; a run that has begun needs that
+    one no more.
 
     Args:
-      workdir: of the run.
-      wanted: the other's config and data, as its own config.json will have them.
+      workdir: of the run that starts.
+      source: of the run from which it does.
+      wanted: the config and data of the run that starts, as its config.json will have them.
 
     Raises:
-      UsageError: it is of another network or other data, or the two differ in more than the size,
-        the coding and the schedule.
-      DataError: there is no run, or it has not trained to its end.
+      UsageError: the source is of another network or other data, or the two differ in more than the
+        size, the coding and the schedule.
+      DataError: there is no source, or it has not trained to its end.
     """
-    found = record.read_json(workdir / "config.json")
-    found = Config.with_defaults(found)
-    if fields := [f for f in differences(found, wanted) if f not in _MAY_DIFFER]:
+    if not (source / "config.json").exists():
+        own = workdir / "config.json"
+        begun = record.read_json(own).get("started_from") if own.exists() else None
+        if begun is None:
+            raise DataError(f"start_from: {source}: no run there; give a run's work directory")
+        return begun
+    found = record.read_json(source / "config.json")
+    others = differences(Config.with_defaults(found), wanted)
+    if fields := [field for field in others if field not in _MAY_DIFFER]:
         raise UsageError(
-            f"start_from: the run in {workdir} has other values of {', '.join(fields)}; start from "
+            f"start_from: the run in {source} has other values of {', '.join(fields)}; start from "
             "a run that differs in its size, coding and schedule alone"
         )
-    if not (workdir / _TRAINED).is_dir():
-        raise DataError(f"start_from: {workdir} has no trained posterior; finish that run first")
+    if not (source / _TRAINED).is_dir():
+        raise DataError(
+            f"start_from: {source} has no trained posterior; finish that run first (those of "
+            "earlier versions kept none)"
+        )
     return hash_of(found)
 
 

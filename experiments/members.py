@@ -90,6 +90,8 @@ def members_of(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
         name = _name(config, overrides)
         if config in members:
             raise UsageError(f"members {members[config].name} and {name} are the same; list one")
+        if name in {member.name for member in members.values()}:
+            raise UsageError(f"member {name} stands twice in the chain; list it once")
         members[config] = Member(name, config, workdir / name, after)
     return list(members.values())
 
@@ -106,11 +108,15 @@ def claim(member: Member) -> None:
     """
     check(member)
     member.folder.mkdir(parents=True, exist_ok=True)
-    if not (member.folder / "member.json").exists():
-        places = {name: getattr(member.config, name) for name in PLACES}
-        config = {**member.config.as_dict(), **places}
+    path = member.folder / "member.json"
+    places = {name: getattr(member.config, name) for name in PLACES}
+    if path.exists():
+        found = record.read_json(path)
+        found["config"] |= places  # which may have moved
+    else:
         about = {"config_hash": member.config.config_hash, "commit": record.commit()}
-        record.write_json(member.folder / "member.json", {"config": config, **about})
+        found = {"config": {**member.config.as_dict(), **places}, **about}
+    record.write_json(path, found)
 
 
 def check(member: Member) -> None:
@@ -120,8 +126,14 @@ def check(member: Member) -> None:
         path = member.folder / file
         if not path.exists():
             continue
-        found = record.read_json(path)
-        found = found if file == "config.json" else found["config"]
+        read = record.read_json(path)
+        found = read if file == "config.json" else read["config"]
+        starts = bool(member.config.start_from)
+        if file != "member.json" and bool(read.get("started_from")) != starts:
+            raise UsageError(
+                f"{path} is of a run that {'did not start' if starts else 'started'} from another; "
+                "give another --workdir"
+            )
         found = {k: v for k, v in found.items() if k not in _BESIDE}
         if fields := differences(Config.with_defaults(found), wanted):
             raise UsageError(

@@ -75,6 +75,11 @@ def curves(
         for found in (Config.with_defaults(r["config"]) for r in reports)
     ]
     apart, more = _apart(configs)
+    if not all(error in report for report in reports):
+        raise UsageError(
+            f"not every run tells its {error.replace('_', ' ')}: one that held no images out has "
+            "test errors alone, once it is run again with --config.report_test=true"
+        )
     points = defaultdict[str, dict[int, list[dict[str, Any]]]](lambda: defaultdict(list))
     for config, report in zip(configs, reports, strict=True):
         label = ", ".join([*(f"{name} = {config.get(name, 'unset')}" for name in apart), *more])

@@ -30,6 +30,7 @@ class Run:
 
     def __init__(self, config: Config, dataset: Dataset, workdir: pathlib.Path) -> None:
         self.config, self.dataset, self.workdir = config, dataset, workdir
+        self.source = pathlib.Path(config.start_from).expanduser()  # used where start_from is given
         self.stop = 0  # the number of the signal that asked for it
         self.plain: Any = None  # the plain network's weights, known after `data`
         self.net = networks.network(config, self.dataset)
@@ -86,8 +87,7 @@ class Run:
         """Puts the posterior where the config says that it starts."""
         config = self.config
         if config.start_from:
-            source = pathlib.Path(config.start_from)
-            self.state, about = first_state.of_run(self.problem, self.state, source)
+            self.state, about = first_state.of_run(self.problem, self.state, self.source)
             self.meta["started_from"] = about
         elif config.start_from_plain:
             first = networks.prepare(config, self.net, self.plain, self.mesh)[2]
@@ -100,8 +100,7 @@ class Run:
         weights = first_state.plain_network(self.workdir, self.start)
         if weights is None:
             if self.config.start_from:
-                source = pathlib.Path(self.config.start_from)
-                weights = first_state.plain_network(source, self.start)
+                weights = first_state.plain_network(self.source, self.start)
             weights = self._train_plain(examples) if weights is None else weights
             first_state.keep_plain_network(self.workdir, weights)
         return weights
@@ -234,7 +233,8 @@ def opened(config: Config, workdir: pathlib.Path) -> Iterator[Run]:
     dataset = load(config.data, config.data_dir, config.shards, own, config.hold_out)
     wanted = {**config.as_dict(), "data_sha256": hosts.sha256(dataset)}
     if config.start_from:
-        wanted["started_from"] = first_state.origin(pathlib.Path(config.start_from), wanted)
+        source = pathlib.Path(config.start_from).expanduser()
+        wanted["started_from"] = first_state.origin(workdir, source, wanted)
     with lock(workdir) if hosts.is_first() else contextlib.nullcontext():
         if hosts.is_first():
             record.claim(workdir / "config.json", wanted)
@@ -256,7 +256,8 @@ def compress(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         stopping(lambda number: setattr(job, "stop", number), _how_to_go_on),
     ):
         if hosts.is_first():
-            text = cost.told(job.problem, job.dataset.train, config.plain_steps)
+            plain_steps = 0 if config.start_from else config.plain_steps
+            text = cost.told(job.problem, job.dataset.train, plain_steps)
             print(text, file=sys.stderr, flush=True)
         return job.go()
 

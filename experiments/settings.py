@@ -47,8 +47,7 @@ class Config:
       plain_batch_size: examples of a step of it; 0: batch_size.
       plain_augment: what plain training does to images; '': what augment says.
       plain_label_smoothing: share of a label that is spread evenly over all classes there.
-      start_from: the work directory of a finished run of this network on these data, mostly of a
-        larger size: the posterior starts where that one's stood before its first block was coded.
+      start_from: the work directory of a run: the posterior starts where its stood before coding.
       start_from_plain: whether the posterior's means start there, and not at random.
       plain_noise: with start_from_plain, the standard deviations at the start in units of the root
         mean square of their group's means, which is its prior scale at the start (groups of a
@@ -187,6 +186,10 @@ class Config:
             raise UsageError(
                 f"plain_noise = {self.plain_noise}: must be finite and at least 0, and 0 without "
                 "start_from_plain or with 'mean_kl'"
+            )
+        if self.start_from and self.parameterisation == "mean_kl":
+            raise UsageError(
+                "start_from: with 'mean_kl' a posterior belongs to its blocks' budgets"
             )
         if self.budget_start and not self.plain_noise:
             raise UsageError("budget_start: needs a plain_noise above 0, such as 0.1")

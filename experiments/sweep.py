@@ -106,7 +106,8 @@ def sweep(
 
 def dry_run(found: list[Member], count: int) -> None:
     """Lists the members with their bytes and estimated hours, and writes nothing."""
-    plans, speeds, left = plans_of(found), dict[object, Speed](), 0.0
+    plans, speeds, left = plans_of(found), dict[object, Speed](), dict[str, float]()
+    ends = dict[str, float]()  # with as many workers as there are members
     width = max(len(member.name) for member in found)
     print(f"{'member':{width}}  {'bytes':>9}  {'blocks':>7}  {'bits':>4}  {'hours':>7}  status")
     for member in found:
@@ -117,11 +118,14 @@ def dry_run(found: list[Member], count: int) -> None:
         header = plan.header
         print(f"{member.name:{width}}  {plan.file_bytes:>9,}  {header.blocks:>7,}  "
               f"{header.bits:>4}  {hours:>7.3f}  {member.status}")  # fmt: skip
-        left += 0.0 if member.status == "done" else hours
+        left[member.name] = 0.0 if member.status == "done" else hours
+        ends[member.name] = ends.get(member.after, 0.0) + left[member.name]
+    total = sum(left.values())
+    at_once = max(total / count, *ends.values(), 0.0)
     steps = ", ".join(f"{1000 * speed.step_s:.1f}" for speed in speeds.values())
     waves = ", ".join(f"{1000 * speed.wave_s:.0f}" for speed in speeds.values())
     print(
-        f"{left:.3f} hours for what is not done, {left / count:.3f} with {count} at a time: from\n"
+        f"{total:.3f} hours for what is not done, {at_once:.3f} with {count} at a time: from\n"
         f"{steps} ms a training step and {waves} ms a wave of blocks, measured now on this machine "
         "by\none worker; a step of the plain network counts as much, evaluation nothing"
     )

@@ -50,7 +50,7 @@ def write(workdir: pathlib.Path) -> None:
     """Writes results.jsonl, which has everything, and results.csv, a row of figures for each run.
 
     The fields in which the configs differ are columns named config.FIELD; `seconds` are of all
-    phases, and errors fractions.
+    phases, with those of training the runs that a run started from, and errors fractions.
     """
     found = records(workdir)
     lines = "".join(json.dumps(values) + "\n" for values in found)
@@ -58,7 +58,18 @@ def write(workdir: pathlib.Path) -> None:
     names = sorted({name for values in found for name in values["config"]})
     swept = [f"config.{n}" for n in names if len({row.get(f"config.{n}") for row in rows}) > 1]
     errors = sorted({name for values in found for name in values if name.endswith("_error")})
-    columns = ["member", "status", *swept, *_SIZES[:1], *errors, *_SIZES[1:], "seconds", *_ORIGIN]
+    origin = ["started_from"] if any("started_from" in row for row in rows) else []
+    columns = [
+        "member",
+        "status",
+        *swept,
+        *_SIZES[:1],
+        *errors,
+        *_SIZES[1:],
+        "seconds",
+        *origin,
+        *_ORIGIN,
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -71,8 +82,15 @@ def _row(values: dict[str, Any]) -> dict[str, Any]:
     row = dict(values)
     for name, value in values["config"].items():
         row[f"config.{name}"] = json.dumps(value) if isinstance(value, list) else value
+    before = row.pop("started_from", None)
+    if before:
+        row["started_from"] = before["config_hash"]
     if "seconds" in values:
-        row["seconds"] = round(sum(values["seconds"].values()), 1)
+        row["seconds"] = sum(values["seconds"].values())
+        while before:
+            row["seconds"] += before["seconds"]
+            before = before["started_from"]
+        row["seconds"] = round(row["seconds"], 1)
     return row
 
 

@@ -68,7 +68,8 @@ def train(jobs: Sequence[Run], stop: Stop) -> None:
         first = min(_done(job) for job in left)
         now = [job for job in left if _done(job) == first]
         until = min([_done(job) for job in left if job not in now], default=steps)
-        for job in now if own or jobs[0].config.start_from_plain else jobs[:1]:
+        config = jobs[0].config
+        for job in now if own or config.start_from_plain or config.start_from else jobs[:1]:
             data[job] = data.get(job) or job.data()
         given = (
             jax.tree.map(_stacked, *(data[job] for job in now))

@@ -148,6 +148,7 @@ def test_a_value_of_another_type_is_refused_by_name(fields: dict[str, Any]) -> N
         {"refine_beta_step": -1e-3},
         {"refine_beta_step": float("nan")},
         {"width": 16},
+        {"start_from": "out/larger", "parameterisation": "mean_kl"},
     ],
 )
 def test_an_impossible_value_is_refused_by_name(fields: dict[str, Any]) -> None:

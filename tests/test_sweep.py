@@ -122,6 +122,7 @@ def test_a_member_waits_for_the_one_from_which_it_starts(tmp_path: pathlib.Path)
         ({"grid": {"seed": 3}}, "grid: seed = 3: give a tuple of values"),
         ({"grid": {"seed": (1, 1)}}, "members seed=1 and seed=1 are the same"),
         ({"grid": {"seed": (1,)}, "cases": ({"seed": 2},)}, "seed stands in the grid and in"),
+        ({"cases": ({"bits": 9},) * 2, "chained": True}, "member bits=9 stands twice in the chain"),
         ({"cases": (3,)}, "cases: 3 where fields and their values belong"),
         ({"grid": {"bits": (31,)}}, "member {'bits': 31}: bits = 31: an index has at most 30"),
         ({"base": 1}, "needs a config as its base"),
@@ -160,6 +161,43 @@ def test_a_folder_of_another_config_is_refused(tmp_path: pathlib.Path, file: str
     (member.folder / file).write_text(json.dumps(value))
     with pytest.raises(UsageError, match=rf"{file} is of a run with other values of steps;"):
         check(member)
+
+
+def test_a_member_of_a_chain_and_one_alone_do_not_pass_for_each_other(
+    tmp_path: pathlib.Path,
+) -> None:
+    cases = ({"file_bytes": 300}, {"file_bytes": 250})
+    alone = members_of(sweep_of(cases=cases), tmp_path)[1]
+    chained = members_of(sweep_of(cases=cases, chained=True), tmp_path)[1]
+    assert alone.folder == chained.folder
+    claim(alone)
+    claim(chained)  # nothing has begun: it may still start from the other
+    written = json.loads((alone.folder / "member.json").read_text())["config"]
+    assert written["start_from"] == str(tmp_path / "file_bytes=300")
+    for origin, other, message in (("0" * 64, alone, "started"), (None, chained, "did not start")):
+        begun = {**alone.config.as_dict(), **({"started_from": origin} if origin else {})}
+        (alone.folder / "config.json").write_text(json.dumps(begun))
+        check(chained if origin else alone)
+        with pytest.raises(UsageError, match=f"of a run that {message} from another"):
+            check(other)
+
+
+@pytest.mark.slow
+def test_a_chain_goes_down_through_the_sizes(tmp_path: pathlib.Path) -> None:
+    cases = ({"file_bytes": 200}, {"file_bytes": 150})
+    members = members_of(sweep_of(cases=cases, chained=True, grid={"seed": (0, 1)}), tmp_path)
+    job.sweep(members, tmp_path, workers.starter(2), 2)
+    for member in members[2:]:
+        report = json.loads((member.folder / "report.json").read_text())
+        larger = json.loads((tmp_path / member.after / "report.json").read_text())
+        assert report["started_from"]["config"] == larger["config"]
+        assert "plain" not in report["seconds"]
+    lines = (tmp_path / "results.csv").read_text().splitlines()
+    rows = {row["member"]: row for row in csv.DictReader(lines)}
+    for member in members[2:]:
+        before, own = rows[member.after], rows[member.name]
+        assert own["started_from"] == before["config_hash"] and not before["started_from"]
+        assert float(own["seconds"]) > 0.5 * float(before["seconds"])  # that training is told
 
 
 def test_a_failed_member_is_reported_and_tried_again_alone(

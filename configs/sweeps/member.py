@@ -10,5 +10,9 @@ import ml_collections
 
 def get_config(path: str) -> ml_collections.ConfigDict:
     """Returns the config that is in a file."""
-    values = json.loads(pathlib.Path(path).read_text())["config"]
-    return ml_collections.ConfigDict({"data_dir": "", "start_from": "", **values})
+    found = json.loads(pathlib.Path(path).read_text())
+    source = found.get("started_from") or {}
+    places = {"data_dir": "", "start_from": ""}
+    if source:  # of a report: it does not say where, and to start from nothing is another run
+        places["start_from"] = f"(the run of config {source['config_hash'][:12]})"
+    return ml_collections.ConfigDict({**places, **found["config"]})
