@@ -72,9 +72,7 @@ def keep(
         "seconds": sum(meta["seconds"].values()),
         "started_from": meta.get("started_from"),
     }
-    checkpoints = Checkpoints(workdir / _TRAINED, keep=1)
-    checkpoints.save(_kept(problem, state), about)
-    checkpoints.close()
+    _save(workdir / _TRAINED, _kept(problem, state), about)
 
 
 def origin(workdir: pathlib.Path, source: pathlib.Path, wanted: dict[str, Any]) -> str:
@@ -119,9 +117,7 @@ def of_run(problem: Problem, state: State, workdir: pathlib.Path) -> tuple[State
     Raises:
       DataError: what that run kept is damaged.
     """
-    checkpoints = Checkpoints(workdir / _TRAINED)
-    restored = checkpoints.restore(_kept(problem, state))
-    checkpoints.close()
+    restored = _restored(workdir / _TRAINED, _kept(problem, state))
     if restored is None:
         raise DataError(f"start_from: no sound checkpoint is left in {workdir / _TRAINED}")
     (params, uncoded, log_beta), about = restored
@@ -137,20 +133,29 @@ def plain_network(workdir: pathlib.Path, like: Any) -> Any:
       workdir: of a run.
       like: weights of the same network.
     """
-    checkpoints = Checkpoints(workdir / _PLAIN)
-    restored = checkpoints.restore(like)
-    checkpoints.close()
+    restored = _restored(workdir / _PLAIN, like)
     return None if restored is None else restored[0]
 
 
 def keep_plain_network(workdir: pathlib.Path, weights: Any) -> None:
     """Keeps the plain network's weights."""
-    checkpoints = Checkpoints(workdir / _PLAIN)
-    checkpoints.save(weights, {})
-    checkpoints.close()
+    _save(workdir / _PLAIN, weights, {})
 
 
 def _kept(problem: Problem, state: State) -> Any:
     parts = state.params, state.uncoded, state.betas
     params, uncoded, betas = local(parts, problem.mesh)
     return jax.device_get((params, uncoded, jnp.mean(jnp.log(jnp.asarray(betas)))))
+
+
+def _save(folder: pathlib.Path, tree: Any, about: dict[str, Any]) -> None:
+    checkpoints = Checkpoints(folder, keep=1)
+    checkpoints.save(tree, about)
+    checkpoints.close()
+
+
+def _restored(folder: pathlib.Path, like: Any) -> tuple[Any, dict[str, Any]] | None:
+    checkpoints = Checkpoints(folder)
+    restored = checkpoints.restore(like)
+    checkpoints.close()
+    return restored
