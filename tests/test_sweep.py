@@ -139,7 +139,7 @@ def test_a_sweep_is_checked_before_it_starts(
 def test_the_sweeps_of_the_repository_are_valid(tmp_path: pathlib.Path) -> None:
     assert len(members_of(digits_rate.get_config(), tmp_path)) == 9
     members = members_of(mnist_lenet5_rate.get_config(), tmp_path)
-    assert len(members) == 12 and not any(member.config.report_test for member in members)
+    assert len(members) == 18 and not any(member.config.report_test for member in members)
     sizes = [member.config.file_bytes for member in members]
     assert sizes == sorted(sizes, reverse=True)  # each has its larger one's training behind it
 
