@@ -112,7 +112,9 @@ def origin(workdir: pathlib.Path, source: pathlib.Path, wanted: dict[str, Any]) 
 
 def of_run(problem: Problem, state: State, workdir: pathlib.Path) -> tuple[State, dict[str, Any]]:
     """A run's first state with the posterior that another run had trained, and what that one says
-    of itself. All betas start at the geometric mean of that one's: its blocks are others.
+    of itself. All betas start at the geometric mean of that one's, for its blocks are others, or at
+    the config's if that is more: at a low rate's last betas a new start at a high one is over its
+    budgets for long.
 
     Raises:
       DataError: what that run kept is damaged.
@@ -121,7 +123,7 @@ def of_run(problem: Problem, state: State, workdir: pathlib.Path) -> tuple[State
     if restored is None:
         raise DataError(f"start_from: no sound checkpoint is left in {workdir / _TRAINED}")
     (params, uncoded, log_beta), about = restored
-    betas = jnp.full(state.betas.shape, jnp.exp(log_beta), jnp.float32)
+    betas = jnp.maximum(state.betas, jnp.exp(log_beta))
     placed = replicated({"params": params, "uncoded": uncoded, "betas": betas}, problem.mesh)
     return dataclasses.replace(state, **placed), about
 

@@ -4,7 +4,6 @@ coding, and error when the smallest decoded weights are set to zero. Reads valid
 python -m experiments.parameterisations --picture=docs/mean_kl.png out/mean_kl/*
 """
 
-import json
 import pathlib
 import statistics
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 from experiments import networks
 from experiments.command import run
 from experiments.data import load
-from experiments.record import read_json
+from experiments.record import read_json, read_lines
 from experiments.settings import Config
 from mrc_jax import files
 from mrc_jax.decode import decode
@@ -55,7 +54,7 @@ class Finished(NamedTuple):
 def finished(folder: pathlib.Path, data_dir: str = "") -> Finished:
     """Reads a run's work directory and evaluates its file."""
     report = read_json(folder / "report.json")
-    lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(folder / "metrics.jsonl")
     columns = [
         np.asarray([line[name] for line in lines if line["phase"] == "train"])
         for name in ("done", "loss", "kl_nats")

@@ -35,6 +35,11 @@ def read_json(path: pathlib.Path) -> Any:
         raise DataError(f"{path}: is not JSON; remove it") from None
 
 
+def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The values of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def claim(path: pathlib.Path, wanted: dict[str, Any]) -> None:
     """Writes a run's config, or compares it with what is there.
 

@@ -109,7 +109,8 @@ def test_a_smaller_run_starts_from_a_larger_ones_posterior_before_coding(
         job.data()
         for name, value in job.state.params.items():
             np.testing.assert_array_equal(value, params[name])
-        np.testing.assert_allclose(job.state.betas, np.exp(log_beta), rtol=1e-6)
+        found = np.exp(log_beta)
+        np.testing.assert_allclose(job.state.betas, max(found, job.config.beta_init), rtol=1e-6)
         blocks = json.loads((finished / "report.json").read_text())["blocks"]
         assert len(job.state.betas) < 0.8 * blocks
         assert int(job.state.step) == 0 and not np.any(job.state.coded.is_coded)
@@ -124,6 +125,16 @@ def test_a_smaller_run_starts_from_a_larger_ones_posterior_before_coding(
         for folder in (tmp_path, finished)
     )
     assert own < 0.7 * larger  # the mean of the first 250 steps: this one does not start at random
+
+
+def test_betas_start_at_the_configs_where_those_are_larger(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    for number, beta in enumerate((1e-30, 1e3)):
+        with opened(smaller(finished, beta_init=beta), tmp_path / str(number)) as job:
+            job.data()
+            assert np.all(job.state.betas == 1e3) == (beta == 1e3)
+            assert np.all(job.state.betas > 1e-10)
 
 
 @pytest.mark.parametrize("fields", [{"seed": 3}, {"sharing": (("Dense_0/kernel", 2),)}])
