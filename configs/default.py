@@ -58,10 +58,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.plain_augment = ""  # what it does to images; '': what augment says
     config.plain_label_smoothing = 0.0  # the share of a label that is spread over all classes
     config.start_from = ""  # the folder of a run with a larger file: the posterior starts from its
-    config.start_from_plain = False  # whether the posterior's means start from its weights
-    config.budget_start = False  # whether blocks start at their KL budgets; plain_noise is then 0.1
+    config.start_from_plain = False  # whether the posterior's means start from the plain network
+    config.budget_start = False  # whether blocks start at their KL budgets; needs plain_noise
     config.plain_noise = 0.0  # their deviations then, in units of their group's; 0: log_std_init
-    config.distil = False  # whether its outputs, not the labels, are the posterior's targets
+    config.distil = False  # whether the plain network's outputs are the posterior's targets
 
     # Training of the posterior, by Adam.
     config.parameterisation = "mean_variance"  # or 'mean_kl', which needs no betas
@@ -75,7 +75,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.beta_step = 5e-4  # a step multiplies or divides betas by 1 + beta_step
     config.refine_beta_step = 0.0  # the same while refining; 0: beta_step
     config.log_std_init = -5.0  # log of q's standard deviation at the start
-    config.prior_scale_init = 0.1353352832366127  # exp(-2), of every group
+    config.prior_scale_init = 0.1353352832366127  # exp(-2), of groups; ranges: twice to 1/8 of it
     config.steps_per_call = 500  # of the compiled program
 
     # Devices that share the work: 'data=8' divides batches and the blocks of a wave among eight,

@@ -48,7 +48,7 @@ class Config:
       plain_augment: what plain training does to images; '': what augment says.
       plain_label_smoothing: share of a label that is spread evenly over all classes there.
       start_from: the work directory of a run: the posterior starts where its stood before coding.
-      start_from_plain: whether the posterior's means start there, and not at random.
+      start_from_plain: whether the means start at the plain network's, where start_from is ''.
       plain_noise: with start_from_plain, the standard deviations at the start in units of the root
         mean square of their group's means, which is its prior scale at the start (groups of a
         tensor that has several: from sqrt(2) times to sqrt(1/8) of theirs), see

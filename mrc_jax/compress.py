@@ -40,7 +40,7 @@ class Progress(NamedTuple):
     Attributes:
       phase: 'train', 'code' or 'recode'.
       done, total: steps, or blocks.
-      metrics: of `train.train_step`; empty where no step was made, and the loss alone in 'recode'.
+      metrics: of `train.train_step`; empty where no step was made; in 'recode', of `recode_all`.
       budget_nats: the KL target of a block.
     """
 

@@ -1,5 +1,5 @@
 """Which network a file is of: its manifest, or the manifest's fingerprint and counts
-(docs/FORMAT.md, "Header").
+(docs/FORMAT.md, "The file").
 """
 
 import dataclasses

@@ -111,7 +111,10 @@ _OWN_STREAMS = ("posterior", "params")
 
 
 def init_variables(
-    sharing: Sharing, tree: Any, log_std_init: float = -5.0, prior_scale_init: float = 0.135
+    sharing: Sharing,
+    tree: Any,
+    log_std_init: float = -5.0,
+    prior_scale_init: float = 0.1353352832366127,
 ) -> dict[str, Any]:
     """The variables of `Posterior` with its means at a parameter tree.
 

@@ -55,7 +55,8 @@ class Recipe:
       refine_beta_step: the same while refining, which lowers the loss by more KL in the blocks left
         where their betas are slow; 0: beta_step.
       log_std_init: log of q's standard deviation at the start.
-      prior_scale_init: every group's prior scale at the start.
+      prior_scale_init: every group's prior scale at the start; those of a tensor that has several
+        start from twice to an eighth of it.
       steps_per_call: steps of one call of the compiled training program.
     """
 

@@ -1,6 +1,6 @@
 """Coded vector <-> parameter tree: a fixed pseudorandom map; `factor` parameters share an entry.
 
-Parameter i of tensor t, whose group has m entries, is entry permute(i) % m of the group times a
+Parameter i of tensor t, which has m entries, is entry permute(i) % m of them times a
 random sign, the permutation acting on m * factor places (the hashing trick, MIRACLE section 3.3,
 with every entry used equally often). With factor 1 parameter i is entry i, without a sign.
 """
@@ -57,7 +57,7 @@ def group_of_entry(manifest: Manifest, ranges: int = 1) -> np.ndarray:
 
 
 def signed_entry(tensor: Tensor, index: int, seed: Array, parameter: Array) -> tuple[Array, Array]:
-    """Entry within the group (uint32) and negative sign (bool) of parameters of a shared tensor.
+    """Entry within the tensor (uint32) and negative sign (bool) of parameters of a shared tensor.
 
     Args:
       tensor, index, seed: the tensor, its place in the manifest and the shared randomness's seed.
@@ -70,7 +70,7 @@ def signed_entry(tensor: Tensor, index: int, seed: Array, parameter: Array) -> t
 
 
 def expand_group(group: Array, tensor: Tensor, index: int, seed: Array, xp: Any = np) -> Array:
-    """The parameters of a tensor, float32[shape], from its group of the coded vector."""
+    """The parameters of a tensor, float32[shape], from its entries of the coded vector."""
     if tensor.factor > 1:
         step = 8 * CHUNK if xp is np else tensor.size  # in pieces NumPy takes less memory
         parts = []

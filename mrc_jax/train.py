@@ -1,4 +1,4 @@
-"""Training a posterior to its KL budgets: one jitted, scanned program (MIRACLE, Algorithm 2,
+"""Training a posterior to its KL budgets: one scanned program (MIRACLE, Algorithm 2,
 variational updates).
 """
 
@@ -153,7 +153,7 @@ def train_on_arrays(
       refining: static, see `train_step`.
 
     Returns:
-      The state after, and the means of the metrics over the steps.
+      The state after, the mean of the loss over the steps, and the other metrics of the last.
     """
 
     def step(state: State, _: None) -> tuple[State, dict[str, chex.Array]]:

@@ -158,7 +158,7 @@ def _tables_bytes(tables: list[Table], which: bytes) -> list[bytes]:
 def unpack_values(data: bytes) -> ValueFile:
     """Parses and checks a file of values, allocating in proportion to it; raises FormatError."""
     if (version := version_of(data)) != VALUES_VERSION:
-        raise FormatError(f"a file of format version {version} holds blocks, not values")
+        raise FormatError(f"a file of format version {version} holds no values")
     reader = Reader(data[:-4], "the file")
     flags = reader.take(5, "the flags")[4]
     if flags > EMBEDDED:
