@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from test_sweep import sweep_of
 
+from experiments import first_state, together, workers
 from experiments import sweep as job
-from experiments import together, workers
 from experiments.estimate import plans_of
 from experiments.members import Member, claim, members_of
 from experiments.run import Run, opened
@@ -56,6 +56,17 @@ def _alone(one: Run, steps: int = 0) -> None:
         one.state = train_to_budget(problem, one.state, run_steps)
 
 
+def _compared(runs: list[Run], own: list[Run]) -> None:
+    """What runs kept that were trained together, with what they are alone."""
+    for found, wanted in zip(runs, own, strict=True):
+        _alone(wanted)
+        assert found.meta["trained_together"] == len(runs)
+        kept = found.checkpoints.restore(found.state)
+        assert kept is not None and int(kept[0].step) == 60
+        for a, b in zip(*map(jax.tree.leaves, (kept[0], wanted.state)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+
+
 def test_members_that_differ_in_seed_size_or_rates_are_a_group(tmp_path: pathlib.Path) -> None:
     members = _members(tmp_path, {**GRID, "learning_rate": (1e-3, 2e-3), "batch_size": (32, 64)})
     found = together.groups(members, plans_of(members))
@@ -80,15 +91,24 @@ def test_members_together_have_the_states_of_members_alone(
     with _runs(members, tmp_path / "together") as runs, _runs(members, tmp_path / "alone") as own:
         _alone(runs[1], 20)
         together.train(runs, stop)
-        for found, wanted in zip(runs, own, strict=True):
-            _alone(wanted)
-            assert found.meta["trained_together"] == 4
-            kept = found.checkpoints.restore(found.state)
-            assert kept is not None and int(kept[0].step) == 60
-            for a, b in zip(*map(jax.tree.leaves, (kept[0], wanted.state)), strict=True):
-                np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+        _compared(runs, own)
         values = [np.asarray(one.state.params["mean"]) for one in runs]
         assert not np.allclose(values[0], values[1], atol=1e-2)  # another seed
+
+
+def test_members_together_start_where_each_alone_would(
+    tmp_path: pathlib.Path, stop: workers.Stop
+) -> None:
+    larger = _members(tmp_path, {"file_bytes": (300,)})
+    with _runs(larger, tmp_path / "larger") as (run,):
+        _alone(run)
+        first_state.keep(run.workdir, run.config, run.problem, run.state, run.meta)
+    source = tmp_path / "larger" / larger[0].name
+    members = _members(tmp_path, {"file_bytes": (120, 150)}, start_from=str(source))
+    assert [len(group) for group in together.groups(members, plans_of(members))] == [2]
+    with _runs(members, tmp_path / "together") as runs, _runs(members, tmp_path / "alone") as own:
+        together.train(runs, stop)
+        _compared(runs, own)
 
 
 def test_a_member_without_a_finite_loss_leaves_the_others_alone(
