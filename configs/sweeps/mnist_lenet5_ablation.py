@@ -24,14 +24,13 @@ def get_config() -> ml_collections.ConfigDict:
         _ABSOLUTE,
         _MEAN_KL,
         {**_MEAN_KL, "learning_rate": 1e-2},
+        {**_MEAN_KL, "learning_rate": 3e-2},
         {"originals": 1},
         {"distorted_copies": 0, "originals": 1},
         {"factored": False},
         {"scale_ranges": 1},
         {"refine_steps": 0},
         {"bits": 22},
-        {"slack_nats": 0.0},
-        {"selection": "ordered"},
     )
     sweep.grid = {"seed": (0, 1)}
     sweep.cluster = {"timeout_min": 60, "cpus_per_task": 1}
