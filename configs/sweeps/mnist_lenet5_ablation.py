@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
         _ABSOLUTE,
         _MEAN_KL,
         {**_MEAN_KL, "learning_rate": 1e-2},
-        {**_MEAN_KL, "learning_rate": 3e-2},
+        {**_MEAN_KL, "learning_rate": 3e-2, "refine_learning_rate": 4e-3},
         {"originals": 1},
         {"distorted_copies": 0, "originals": 1},
         {"factored": False},
