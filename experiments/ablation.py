@@ -10,12 +10,13 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
 from experiments import distort, networks
 from experiments.command import run
-from experiments.data import Dataset, load
+from experiments.data import Dataset, Split, load
 from experiments.record import read_json, read_lines
 from experiments.settings import Config
 from experiments.table import run_folders
@@ -55,23 +56,30 @@ class Line(NamedTuple):
     seconds: float
 
 
-def line(folder: pathlib.Path, dataset: Dataset, config: Config) -> Line:
-    """Reads a finished run's work directory and evaluates its file."""
+def line(folder: pathlib.Path, config: Config, dataset: Dataset, copies: Split) -> Line:
+    """Reads a finished run's work directory and evaluates its file.
+
+    Args:
+      folder, config: of the run.
+      dataset: the config's.
+      copies: distorted ones of its validation examples.
+    """
     report = read_json(folder / "report.json")
     train = [x["loss"] for x in read_lines(folder / "metrics.jsonl") if x["phase"] == "train"]
     net = networks.network(config, dataset)
     like = jax.eval_shape(lambda: networks.initial_weights(net, dataset, 0))
     weights = decode(files.read(folder / "model.mrc"), files.read(folder / "model.manifest"))
-    copies = distort.with_copies(dataset.validation, COPIES, _SEED, originals=0)
     tree = tree_of(weights, like)
+    shares = networks.probabilities(net, tree, copies.inputs)
+    picked = shares[np.arange(len(copies.labels)), copies.labels]
     return Line(
         re.sub(r",?seed=\d+$", "", folder.name) or _NOTHING,
         report["file_bytes"],
         fmean(train[-max(len(train) // 8, 1) :]),
         report["posterior_mean_validation_error"],
         networks.error(net, tree, dataset.validation),
-        networks.error(net, tree, copies),
-        networks.mean_loss(net, tree, copies),
+        float(np.mean(np.argmax(shares, axis=1) != copies.labels)),
+        float(-np.mean(np.log(np.maximum(picked, np.finfo(np.float32).tiny)))),
         sum(report["seconds"][phase] for phase in ("train", "code")),
     )
 
@@ -106,13 +114,15 @@ def main(argv: list[str]) -> None:
     folders = [x for x in run_folders(pathlib.Path(argv[1])) if (x / "report.json").exists()]
     if not folders:
         raise UsageError(f"{argv[1]}: no run there is finished")
-    lines, dataset = [], None
+    lines, dataset, copies = [], None, None
     for folder in folders:
         found = {**read_json(folder / "report.json")["config"], "data_dir": flags.FLAGS.data_dir}
         config = Config.from_config_dict(ConfigDict(found))
         config.check_held_out()
-        dataset = dataset or load(config.data, config.data_dir)
-        lines.append(line(folder, dataset, config))
+        if dataset is None or copies is None:
+            dataset = load(config.data, config.data_dir)
+            copies = distort.with_copies(dataset.validation, COPIES, _SEED, originals=0)
+        lines.append(line(folder, config, dataset, copies))
     print(markdown(lines))
 
 

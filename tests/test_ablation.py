@@ -4,7 +4,6 @@ import json
 import pathlib
 import shutil
 
-import numpy as np
 import pytest
 
 from configs import smoke
@@ -28,12 +27,10 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return workdir
 
 
-def test_a_line_has_what_the_file_and_the_log_say(
-    sweep: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ablation, "COPIES", 2)
+def test_a_line_has_what_the_file_and_the_log_say(sweep: pathlib.Path) -> None:
     dataset, config = load("digits", ""), Config.from_config_dict(smoke.get_config())
-    one = ablation.line(sweep / "refine_steps=0,seed=0", dataset, config)
+    copies = distort.with_copies(dataset.validation, 2, ablation._SEED, originals=0)
+    one = ablation.line(sweep / "refine_steps=0,seed=0", config, dataset, copies)
     report = json.loads((sweep / "seed=0" / "report.json").read_text())
     assert one.case == "refine_steps=0"
     assert one.file_bytes == (sweep / "seed=0" / "model.mrc").stat().st_size
@@ -43,12 +40,8 @@ def test_a_line_has_what_the_file_and_the_log_say(
     file, manifest = (files.read(sweep / "seed=0" / f"model.{x}") for x in ("mrc", "manifest"))
     arrays = decode(file, manifest)
     tree = tree_of(arrays, networks.initial_weights(net, dataset, 0))
-    copies = distort.with_copies(dataset.validation, 2, ablation._SEED, originals=0)
-    shares = networks.probabilities(net, tree, copies.inputs)
-    assert len(copies.labels) == 2 * len(dataset.validation.labels)
-    assert one.distorted_error == pytest.approx(np.mean(shares.argmax(1) != copies.labels))
-    picked = shares[np.arange(len(copies.labels)), copies.labels]
-    assert one.distorted_loss == pytest.approx(-np.mean(np.log(picked)), rel=1e-5)
+    assert one.distorted_error == networks.error(net, tree, copies)
+    assert one.distorted_loss == pytest.approx(networks.mean_loss(net, tree, copies), rel=1e-5)
 
 
 def test_rows_are_means_over_seeds_and_the_config_itself_comes_first() -> None:

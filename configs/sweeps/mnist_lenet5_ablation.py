@@ -30,7 +30,6 @@ def get_config() -> ml_collections.ConfigDict:
         {"factored": False},
         {"scale_ranges": 1},
         {"refine_steps": 0},
-        {"bits": 22},
     )
     sweep.grid = {"seed": (0, 1)}
     sweep.cluster = {"timeout_min": 60, "cpus_per_task": 1}
