@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
 
 from experiments import distort, networks
 from experiments.command import run
 from experiments.data import Dataset, Split, load
+from experiments.parameterisations import held_out_config, last_eighth
 from experiments.record import read_json, read_lines
 from experiments.settings import Config
 from experiments.table import run_folders
@@ -71,15 +71,14 @@ def line(folder: pathlib.Path, config: Config, dataset: Dataset, copies: Split) 
     weights = decode(files.read(folder / "model.mrc"), files.read(folder / "model.manifest"))
     tree = tree_of(weights, like)
     shares = networks.probabilities(net, tree, copies.inputs)
-    picked = shares[np.arange(len(copies.labels)), copies.labels]
     return Line(
         re.sub(r",?seed=\d+$", "", folder.name) or _NOTHING,
         report["file_bytes"],
-        fmean(train[-max(len(train) // 8, 1) :]),
+        last_eighth(train),
         report["posterior_mean_validation_error"],
         networks.error(net, tree, dataset.validation),
         float(np.mean(np.argmax(shares, axis=1) != copies.labels)),
-        float(-np.mean(np.log(np.maximum(picked, np.finfo(np.float32).tiny)))),
+        networks.loss_of_shares(shares, copies.labels),
         sum(report["seconds"][phase] for phase in ("train", "code")),
     )
 
@@ -116,9 +115,7 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"{argv[1]}: no run there is finished")
     lines, dataset, copies = [], None, None
     for folder in folders:
-        found = {**read_json(folder / "report.json")["config"], "data_dir": flags.FLAGS.data_dir}
-        config = Config.from_config_dict(ConfigDict(found))
-        config.check_held_out()
+        config = held_out_config(read_json(folder / "report.json"), flags.FLAGS.data_dir)
         if dataset is None or copies is None:
             dataset = load(config.data, config.data_dir)
             copies = distort.with_copies(dataset.validation, COPIES, _SEED, originals=0)

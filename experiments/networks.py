@@ -126,8 +126,12 @@ def error(net: nn.Module, weights: Any, split: Split) -> float:
 
 def mean_loss(net: nn.Module, weights: Any, split: Split) -> float:
     """The loss on a split, in nats an example."""
-    shares = probabilities(net, weights, split.inputs)
-    picked = shares[np.arange(len(split.labels)), split.labels]
+    return loss_of_shares(probabilities(net, weights, split.inputs), split.labels)
+
+
+def loss_of_shares(shares: np.ndarray, labels: np.ndarray) -> float:
+    """The loss of `probabilities`, in nats an example."""
+    picked = shares[np.arange(len(labels)), labels]
     return float(np.mean(-np.log(np.maximum(picked, np.finfo(np.float32).tiny))))
 
 

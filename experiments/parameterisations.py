@@ -6,6 +6,7 @@ python -m experiments.parameterisations --picture=docs/mean_kl.png out/mean_kl/*
 
 import pathlib
 import statistics
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -59,8 +60,7 @@ def finished(folder: pathlib.Path, data_dir: str = "") -> Finished:
         np.asarray([line[name] for line in lines if line["phase"] == "train"])
         for name in ("done", "loss", "kl_nats")
     ]
-    config = Config.from_config_dict(ConfigDict({**report["config"], "data_dir": data_dir}))
-    config.check_held_out()
+    config = held_out_config(report, data_dir)
     dataset = load(config.data, config.data_dir)
     net = networks.network(config, dataset)
     like = jax.eval_shape(lambda: networks.initial_weights(net, dataset, 0))
@@ -70,6 +70,18 @@ def finished(folder: pathlib.Path, data_dir: str = "") -> Finished:
         for share in ZEROED
     ]
     return Finished(report, columns[0], columns[1], columns[2] / report["budget_nats"], errors)
+
+
+def held_out_config(report: dict[str, Any], data_dir: str) -> Config:
+    """The config of a report, with its data's place; UsageError where it held nothing out."""
+    config = Config.from_config_dict(ConfigDict({**report["config"], "data_dir": data_dir}))
+    config.check_held_out()
+    return config
+
+
+def last_eighth(losses: Sequence[float] | np.ndarray) -> float:
+    """Mean loss of the last eighth of training."""
+    return float(np.mean(losses[-max(len(losses) // 8, 1) :]))
 
 
 def zeroed(weights: dict[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
@@ -97,7 +109,7 @@ def table(runs: list[list[Finished]]) -> str:
     out = [head + shares + " |", "|---" * (6 + len(ZEROED)) + "|"]
     for group in runs:
         form, steps, rate = group[0].settings
-        loss = statistics.mean(_last(r) for r in group)
+        loss = statistics.mean(last_eighth(r.loss) for r in group)
         mean = statistics.mean(r.report["posterior_mean_validation_error"] for r in group)
         errors = np.asarray([r.errors for r in group])
         spread = f" ± {np.std(errors[:, 0], ddof=1):.2%}" if len(group) > 1 else ""
@@ -106,11 +118,6 @@ def table(runs: list[list[Finished]]) -> str:
         cells += [f"{x:.1%}" for x in errors[:, 1:].mean(axis=0)]
         out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out)
-
-
-def _last(one: Finished) -> float:
-    """Mean loss of the last eighth of training."""
-    return float(np.mean(one.loss[-max(len(one.loss) // 8, 1) :]))
 
 
 def draw(runs: list[list[Finished]], out: pathlib.Path) -> None:
